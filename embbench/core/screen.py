@@ -1,0 +1,275 @@
+"""The screen: a perturbation dataset at condition level, and the cells behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import numpy as np
+
+UNITS = ("delta", "log2fc", "zscore", "rank_score")
+
+
+ENTITY_TYPES = ("gene", "compound")
+
+
+class UserError(Exception):
+    """Bad input: one clear message (what, expected, found, next step); the CLI prints it and exits with 2."""
+
+
+class Cells(Protocol):
+    """Single cells behind a condition-level dataset, log1p of counts scaled to 1e4, genes as in the dataset."""
+
+    def controls(self, context: int, half: str = "A") -> np.ndarray:
+        """Control cells ``(m, g)`` float32 of one context and half (``"A"``, ``"B"`` or ``"all"``)."""
+        ...
+
+    def perturbed(self, row: int) -> np.ndarray:
+        """Perturbed cells ``(m, g)`` float32 of dataset row ``row``."""
+        ...
+
+
+@dataclass(frozen=True)
+class CellView:
+    """The cells that a component may read: half-A controls of every context, perturbed cells of ``rows`` only.
+
+    Parameters
+    ----------
+    source : the dataset's cells.
+    rows : dataset rows whose perturbed cells are open; empty for queries.
+    contexts : context codes whose controls are open; None opens all.
+    columns : gene columns to keep; None keeps all.
+    """
+
+    source: Cells
+    rows: np.ndarray
+    contexts: frozenset[int] | None = None
+    columns: np.ndarray | None = None
+
+    def controls(self, context: int) -> np.ndarray:
+        """Half-A control cells ``(m, g)`` of a context code."""
+        if self.contexts is not None and context not in self.contexts:
+            raise PermissionError(f"controls of context {context} are closed here; open: {sorted(self.contexts)}")
+        return self._cut(self.source.controls(context, "A"))
+
+    def perturbed(self, position: int) -> np.ndarray:
+        """Perturbed cells ``(m, g)`` of the view's row number ``position``."""
+        if position >= len(self.rows):
+            raise PermissionError(f"perturbed cells of row {position} are closed here; {len(self.rows)} rows are open")
+        return self._cut(self.source.perturbed(int(self.rows[position])))
+
+    def _cut(self, cells: np.ndarray) -> np.ndarray:
+        return cells if self.columns is None else cells[:, self.columns]
+
+    def take(self, index: np.ndarray) -> CellView:
+        """The view of some of its rows; a query view (no open row) stays one."""
+        return replace(self, rows=self.rows[index]) if len(self.rows) else self
+
+
+@dataclass(frozen=True)
+class PerturbationDataset:
+    """A screen at condition level: one row per (entities, dose, context), controls are never rows.
+
+    Parameters
+    ----------
+    name : str
+    effects : (n, g) float32, finite where observed: against control half A; what heads are trained on.
+    unit : ``delta`` (natural-log), ``log2fc``, ``zscore`` or ``rank_score``.
+    genes : (g,) str, unique, in one namespace.
+    entities : n sorted tuples of perturbation names (genes or compounds), each a set.
+    context : (n,) str, the context of each row.
+    entity_type : ``gene`` or ``compound``.
+    contexts : all context names; their order is that of ``baseline``. Default: sorted unique of ``context``.
+    truth : (n, g) float32 against control half B; ``effects`` where there are no cells.
+    observed : (n, g) bool or None (all observed).
+    baseline, baseline_truth : (c, g) float32 or None, mean control expression of half A and half B.
+    baseline_variance : (c, g) float32 or None, variance over half-A control cells (for gene selection).
+    truth_variance : (n, g) float32 or None, sampling variance of ``truth`` (unit squared).
+    noise_free : (n, g) float32 or None, the known expected effect (simulated screens only).
+    n_cells, dose : (n,) or None.
+    covariates : further (n,) columns, e.g. a published split or an E-test p value.
+    labels, labels_tested : (n, g) int8 in {-1, 0, 1} and the bool mask of tested entries, or None.
+    cells : lazy single cells or None.
+    meta : JSON-able facts (controls, matching, licence, default split, source, digest ...).
+
+    Raises
+    ------
+    ValueError
+        A shape, unit or value breaks the contract; the message names field, expectation and finding.
+    """
+
+    name: str
+    effects: np.ndarray
+    unit: str
+    genes: np.ndarray
+    entities: tuple[tuple[str, ...], ...]
+    context: np.ndarray
+    entity_type: str = "gene"
+    contexts: tuple[str, ...] = ()
+    truth: np.ndarray | None = None
+    observed: np.ndarray | None = None
+    baseline: np.ndarray | None = None
+    baseline_truth: np.ndarray | None = None
+    baseline_variance: np.ndarray | None = None
+    truth_variance: np.ndarray | None = None
+    noise_free: np.ndarray | None = None
+    n_cells: np.ndarray | None = None
+    dose: np.ndarray | None = None
+    covariates: Mapping[str, np.ndarray] = field(default_factory=dict)
+    labels: np.ndarray | None = None
+    labels_tested: np.ndarray | None = None
+    cells: Cells | CellView | None = None
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "contexts", tuple(self.contexts) or tuple(np.unique(self.context).tolist()))
+        if self.truth is None:
+            object.__setattr__(self, "truth", self.effects)
+        _check_dataset(self)
+
+    def __len__(self) -> int:
+        return len(self.effects)
+
+    @property
+    def context_codes(self) -> np.ndarray:
+        """(n,) int64 index of each row's context in ``contexts``."""
+        where = {name: i for i, name in enumerate(self.contexts)}
+        return np.array([where[c] for c in self.context.tolist()], dtype=np.int64)
+
+    @property
+    def entity_names(self) -> tuple[str, ...]:
+        """Sorted unique perturbation entities of all rows."""
+        return tuple(sorted({e for row in self.entities for e in row}))
+
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """Row labels without context: entities joined by ``+``, and ``@dose`` where there is one."""
+        dose = [""] * len(self) if self.dose is None else [f"@{d:g}" for d in self.dose]
+        return tuple("+".join(e) + d for e, d in zip(self.entities, dose, strict=True))
+
+    def target_columns(self) -> tuple[np.ndarray, ...]:
+        """For each row the column numbers of its own perturbed genes (empty for compounds and unmeasured genes)."""
+        where = {gene: i for i, gene in enumerate(self.genes.tolist())} if self.entity_type == "gene" else {}
+        return tuple(np.array([where[e] for e in row if e in where], dtype=np.int64) for row in self.entities)
+
+    def rows(self, index: np.ndarray) -> PerturbationDataset:
+        """The same screen with some rows only; contexts and their baselines stay whole."""
+        cut = {f: getattr(self, f)[index] for f in _ROW_FIELDS if getattr(self, f) is not None}
+        cells = self.cells if self.cells is None else view_cells(self.cells, index)
+        return replace(
+            self,
+            **cut,
+            entities=tuple(self.entities[i] for i in index),
+            cells=cells,
+            covariates={k: v[index] for k, v in self.covariates.items()},
+        )
+
+    def with_genes(self, columns: np.ndarray) -> PerturbationDataset:
+        """The same screen with some gene columns only."""
+        cut = {f: getattr(self, f)[:, columns] for f in _GENE_FIELDS if getattr(self, f) is not None}
+        cells = self.cells
+        if cells is not None:
+            view = view_cells(cells, np.arange(len(self)))
+            cells = replace(view, columns=columns if view.columns is None else view.columns[columns])
+        return replace(self, **cut, genes=self.genes[columns], cells=cells)
+
+    def training(self, index: np.ndarray, *, open_contexts: frozenset[int] | None = None) -> PerturbationDataset:
+        """What may be learnt from: rows ``index``, effects against half A only, nothing of half B or the known truth.
+
+        ``open_contexts`` restricts whose controls (baseline rows become NaN) and cells can be read.
+        """
+        part = self.rows(index)
+        baseline, cells = part.baseline, part.cells
+        if open_contexts is not None:
+            closed = [i for i in range(len(self.contexts)) if i not in open_contexts]
+            if baseline is not None:
+                baseline = baseline.copy()
+                baseline[closed] = np.nan
+            if isinstance(cells, CellView):
+                cells = replace(cells, contexts=open_contexts)
+        return replace(
+            part,
+            truth=part.effects,
+            baseline=baseline,
+            baseline_truth=None,
+            truth_variance=None,
+            noise_free=None,
+            cells=cells,
+        )
+
+
+_GENE_FIELDS = (
+    "effects",
+    "truth",
+    "observed",
+    "baseline",
+    "baseline_truth",
+    "baseline_variance",
+    "truth_variance",
+    "noise_free",
+    "labels",
+    "labels_tested",
+)
+
+
+_ROW_FIELDS = (
+    "effects",
+    "truth",
+    "observed",
+    "truth_variance",
+    "noise_free",
+    "n_cells",
+    "dose",
+    "labels",
+    "labels_tested",
+    "context",
+)
+
+
+def view_cells(cells: Cells | CellView, index: np.ndarray) -> CellView:
+    """Open the perturbed cells of rows ``index`` (all controls stay open)."""
+    return cells.take(index) if isinstance(cells, CellView) else CellView(cells, np.asarray(index))
+
+
+def _check_dataset(d: PerturbationDataset) -> None:
+    if d.effects.ndim != 2:
+        raise ValueError(f"{d.name}: effects must be (conditions, genes), found shape {d.effects.shape}")
+    n, g = d.effects.shape
+    c = len(d.contexts)
+    shapes = {
+        "truth": (n, g),
+        "observed": (n, g),
+        "truth_variance": (n, g),
+        "noise_free": (n, g),
+        "labels": (n, g),
+        "labels_tested": (n, g),
+        "context": (n,),
+        "n_cells": (n,),
+        "dose": (n,),
+        "genes": (g,),
+        "baseline": (c, g),
+        "baseline_truth": (c, g),
+        "baseline_variance": (c, g),
+    }
+    for name, want in shapes.items():
+        value = getattr(d, name)
+        if value is not None and value.shape != want:
+            raise ValueError(f"{d.name}: {name} has shape {value.shape}, expected {want}")
+    if d.unit not in UNITS or d.entity_type not in ENTITY_TYPES:
+        raise ValueError(
+            f"{d.name}: unit {d.unit!r} must be one of {UNITS}, entity_type {d.entity_type!r} of {ENTITY_TYPES}"
+        )
+    if len(d.entities) != n or not all(row and tuple(sorted(set(row))) == tuple(row) for row in d.entities):
+        raise ValueError(f"{d.name}: entities must be {n} sorted, non-empty sets, found {len(d.entities)}")
+    if len(set(d.genes.tolist())) != g:
+        raise ValueError(f"{d.name}: genes must be unique, found {g - len(set(d.genes.tolist()))} repeats")
+    for name in ("effects", "truth"):
+        value = getattr(d, name)
+        bad = ~np.isfinite(value) if d.observed is None else ~np.isfinite(value) & d.observed
+        if value.dtype != np.float32 or bad.any():
+            raise ValueError(
+                f"{d.name}: {name} must be finite float32 where observed, found {value.dtype}, {int(bad.sum())} bad"
+            )
+    if unknown := set(d.context.tolist()) - set(d.contexts):
+        raise ValueError(f"{d.name}: contexts {sorted(unknown)} of rows are not in {d.contexts}")

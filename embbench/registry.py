@@ -1,0 +1,204 @@
+"""registry.yaml -> entry -> object. Names map to lazy ``module:object`` strings, so listing imports nothing heavy."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib
+import importlib.util
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from embbench.core import Metric, UserError
+
+KINDS = ("datasets", "splits", "features", "graphs", "embeddings", "heads", "metrics")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One registered component: where it lives, with which parameters, and where it comes from.
+
+    Parameters
+    ----------
+    kind, name : section and key of the YAML file.
+    impl : ``package.module:object``.
+    params : constructor parameters.
+    argument : parameter that a positional part of a spec sets (``pca:100`` sets ``dim`` when ``argument: dim``).
+    test : parameters small enough for the contract tests, offline.
+    requires : importable modules.
+    needs_file : what must be fetched by hand, and how; shown when it is missing.
+    holds : what information the component holds: knowledge, controls, responses, none.
+    trained_on : datasets seen in pretraining; () none of ours, None not known.
+    licence, reference : provenance.
+    base : folder that relative ``path`` parameters start from.
+    """
+
+    kind: str
+    name: str
+    impl: str
+    params: dict[str, Any] = field(default_factory=dict)
+    argument: str = ""
+    test: dict[str, Any] = field(default_factory=dict)
+    requires: tuple[str, ...] = ()
+    needs_file: str = ""
+    holds: str = ""
+    trained_on: tuple[str, ...] | None = None
+    licence: str = ""
+    reference: str = ""
+    base: str = ""
+
+    @property
+    def module(self) -> str:
+        """Dotted name of the module that holds the object."""
+        return self.impl.partition(":")[0]
+
+    def missing(self) -> list[str]:
+        """Required modules that cannot be imported here."""
+        return [r for r in self.requires if importlib.util.find_spec(r) is None]
+
+    def load(self) -> Any:
+        """The class or `Metric` behind the entry."""
+        if absent := self.missing():
+            raise UserError(f"{self.kind} {self.name!r} needs {', '.join(absent)}: pip install {' '.join(absent)}")
+        return load_object(self.impl)
+
+    def make(self, **overrides: Any) -> Any:
+        """A fresh component; metrics are declared objects, so their parameters replace fields."""
+        thing, params = self.load(), {**self.params, **overrides}
+        if isinstance(thing, Metric):
+            return replace(thing, **params)
+        try:
+            return thing(**params)
+        except TypeError as error:
+            raise UserError(f"{self.kind} {self.name!r}: parameters {params} do not fit: {error}") from error
+        except ValueError as error:
+            raise UserError(f"{self.kind} {self.name!r}: {error}") from error
+
+    def summary(self) -> str:
+        """First docstring line of the implementation's module, without importing it."""
+        import ast
+
+        spec = importlib.util.find_spec(self.module)
+        source = Path(spec.origin).read_text(encoding="utf-8") if spec and spec.origin else ""
+        return (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
+
+
+def load_object(impl: str) -> Any:
+    """Import ``package.module:object``.
+
+    Raises
+    ------
+    UserError
+        The module or the object does not exist.
+    """
+    module, _, attribute = impl.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"cannot load {impl!r}, expected an importable 'package.module:object': {error}") from error
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A component as users write it: an entry and the parameters given with the name."""
+
+    text: str
+    entry: Entry
+    overrides: dict[str, Any]
+
+    def make(self, **more: Any) -> Any:
+        """A fresh component with the spec's parameters."""
+        return self.entry.make(**{**self.overrides, **more})
+
+
+class Registry:
+    """All entries of one or more YAML files; a later file adds names and may not redefine one."""
+
+    def __init__(self, *paths: Path) -> None:
+        self.paths = tuple(paths)
+        self._entries: dict[tuple[str, str], Entry] = {}
+        for path in paths:
+            for entry in read_entries(path):
+                if (entry.kind, entry.name) in self._entries:
+                    other = self._entries[entry.kind, entry.name].impl
+                    raise UserError(
+                        f"{path}: {entry.kind}/{entry.name} is already registered as {other}; choose another name"
+                    )
+                self._entries[entry.kind, entry.name] = entry
+
+    def entries(self, kind: str | None = None) -> list[Entry]:
+        """Entries of one kind, or all, in file order."""
+        return [e for e in self._entries.values() if kind in (None, e.kind)]
+
+    def get(self, kind: str, name: str) -> Entry:
+        """The entry of that name.
+
+        Raises
+        ------
+        UserError
+            Unknown name; near misses are listed.
+        """
+        if (kind, name) not in self._entries:
+            raise UserError(unknown_name(kind, name, [e.name for e in self.entries(kind)]))
+        return self._entries[kind, name]
+
+    def parse(self, kind: str, text: str) -> Spec:
+        """``name[:argument][:key=value...]`` -> spec, e.g. ``knn:k=20``, ``hvg:500``, ``permuted:go:draw=3``."""
+        name, *parts = text.split(":")
+        entry = self.get(kind, name)
+        if entry.argument == "of":  # the rest is itself a spec: only this entry's own parameters are taken off it
+            inner = [p for p in parts if p.partition("=")[0] not in entry.params]
+            own = (p.partition("=") for p in parts if p not in inner)
+            given = {key: yaml.safe_load(value) for key, _, value in own}
+            return Spec(text, entry, {**given, "of": ":".join(inner)})
+        given = {k: yaml.safe_load(v) for k, sep, v in (p.partition("=") for p in parts) if sep}
+        plain = [p for p in parts if "=" not in p]
+        if plain and not entry.argument:
+            raise UserError(f"{kind} {text!r}: {name} takes no ':{plain[0]}'; write parameters as {name}:key=value")
+        if plain:
+            given[entry.argument] = yaml.safe_load(":".join(plain))
+        return Spec(text, entry, given)
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
+    """The message for a name that does not exist, with near misses."""
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, 3)
+    hint = f"; did you mean {' or '.join(near)}?" if near else f"; known: {', '.join(known)}"
+    return f"no {kind.rstrip('s')} named {name!r}{hint} (embbench list {kind})"
+
+
+def read_entries(path: Path) -> list[Entry]:
+    """Validated entries of one registry file."""
+    try:
+        sections = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"registry {path}: cannot be read as YAML: {str(error).splitlines()[0]}") from error
+    if not isinstance(sections, dict):
+        raise UserError(f"registry {path}: expected sections {', '.join(KINDS)}, found {type(sections).__name__}")
+    allowed = {f.name for f in fields(Entry)} - {"kind", "name", "base"}
+    out = []
+    for kind, section in sections.items():
+        if kind not in KINDS:
+            raise UserError(f"registry {path}: unknown section {kind!r}, expected one of {', '.join(KINDS)}")
+        for name, facts in (section or {}).items():
+            if not isinstance(facts, dict) or "impl" not in facts or set(facts) - allowed:
+                found = sorted(facts) if isinstance(facts, dict) else type(facts).__name__
+                raise UserError(
+                    f"registry {path}: {kind}/{name} needs 'impl' and may have {sorted(allowed)}, found {found}"
+                )
+            facts = {
+                k: tuple(v) if isinstance(v, list) and k in ("requires", "trained_on") else v for k, v in facts.items()
+            }
+            out.append(Entry(kind, name, base=str(Path(path).resolve().parent), **facts))
+    return out
+
+
+@functools.cache
+def default() -> Registry:
+    """The packaged registry."""
+    return Registry(Path(__file__).with_name("registry.yaml"))
