@@ -1,0 +1,206 @@
+"""Single cells of an imported screen in one HDF5 file: float32 CSR, uncompressed, in the order of the source."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from scipy import sparse
+
+from embbench.cache.store import FORMAT, DamagedFileError, replacing, versions
+from embbench.core import UserError
+
+KIND = "cells"
+CONTROL, UNUSED = -1, -2  # values of `row`: a control cell, a cell of a condition that was dropped later
+A, B, BOTH = 0, 1, 2  # values of `half`; -1 for perturbed cells
+HALVES = {"A": (A, BOTH), "B": (B, BOTH), "all": (A, B, BOTH)}
+_CHUNK = 1 << 16
+_BLOCK = 1 << 22
+_GAP = 1 << 12  # stored values between two wanted cells that are cheaper to read than to skip
+
+
+class H5Cells:
+    """Cells behind a dataset (`embbench.core.Cells`): the path is kept, the file is opened on first use.
+
+    Parameters
+    ----------
+    path : a file written by `cells_writer`.
+
+    Raises
+    ------
+    DamagedFileError
+        On first use: not such a file, or incomplete.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        self._opened: tuple[int, h5py.File, dict[str, np.ndarray]] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path, "_opened": None}
+
+    def controls(self, context: int, half: str = "A") -> np.ndarray:
+        """Control cells ``(m, g)`` float32 of one context code and half (``A``, ``B``, ``all``), in source order."""
+        if half not in HALVES:
+            raise ValueError(f"cells: half must be one of {', '.join(HALVES)}, got {half!r}")
+        _, index = self._file()
+        wanted = (index["row"] == CONTROL) & (index["context"] == context) & np.isin(index["half"], HALVES[half])
+        return self._dense(np.flatnonzero(wanted))
+
+    def perturbed(self, row: int) -> np.ndarray:
+        """Perturbed cells ``(m, g)`` float32 of dataset row ``row``, in source order."""
+        _, index = self._file()
+        lo, hi = np.searchsorted(index["sorted_row"], [row, row + 1])
+        return self._dense(index["order"][lo:hi])
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """Per stored cell: ``row`` (-1 control, -2 unused), ``context``, ``half`` (0 A, 1 B, 2 both), ``batch``."""
+        _, index = self._file()
+        return {k: index[k] for k in ("row", "context", "half", "batch")}
+
+    def _file(self) -> tuple[h5py.File, dict[str, np.ndarray]]:
+        # an HDF5 handle must not cross a fork, so each process opens its own
+        if self._opened is None or self._opened[0] != os.getpid():
+            file = open_cells(self.path)
+            index = {name: file[name][...] for name in ("row", "context", "half", "batch", "indptr")}
+            index["order"] = np.argsort(index["row"], kind="stable")
+            index["sorted_row"] = index["row"][index["order"]]
+            self._opened = (os.getpid(), file, index)
+        return self._opened[1], self._opened[2]
+
+    def _dense(self, cells: np.ndarray) -> np.ndarray:
+        file, index = self._file()
+        indptr, genes = index["indptr"], int(json.loads(file.attrs["attributes"])["genes"])
+        out = np.zeros((len(cells), genes), dtype=np.float32)
+        for run in _runs(cells, indptr):
+            span = slice(int(indptr[cells[run][0]]), int(indptr[cells[run][-1] + 1]))
+            values, genes_of = file["data"][span], file["indices"][span]
+            for i, cell in zip(range(run.start, run.stop), cells[run], strict=True):
+                own = slice(int(indptr[cell]) - span.start, int(indptr[cell + 1]) - span.start)
+                out[i, genes_of[own]] = values[own]
+        return out
+
+
+def _runs(cells: np.ndarray, indptr: np.ndarray) -> Iterator[slice]:
+    """Slices of ``cells`` (ascending) that are worth one read: close to each other, and not more than a block."""
+    start = 0
+    for i in range(1, len(cells) + 1):
+        gap = i == len(cells) or indptr[cells[i]] - indptr[cells[i - 1] + 1] > _GAP
+        if gap or indptr[cells[i] + 1] - indptr[cells[start]] > _BLOCK:
+            yield slice(start, i)
+            start = i
+
+
+def open_cells(path: Path) -> h5py.File:
+    """A cells file opened for reading; its marks are checked, its content is not (see `verify_cells`).
+
+    Raises
+    ------
+    DamagedFileError
+        Not such a file, or incomplete.
+    """
+    try:
+        file = h5py.File(path, "r")
+    except FileNotFoundError:
+        raise UserError(f"{path}: the cells of this screen are gone; import it again") from None
+    except OSError as error:
+        raise DamagedFileError(f"{path}: not a readable HDF5 file: {error}") from error
+    found = (file.attrs.get("embbench-type"), int(file.attrs.get("embbench-version", 0)))
+    if found != (KIND, FORMAT) or not file.attrs.get("complete", False):
+        file.close()
+        raise DamagedFileError(f"{path}: expected a complete {KIND} file of version {FORMAT}, found {found}")
+    return file
+
+
+class CellsWriter:
+    """Appends cells to an open file; made by `cells_writer`."""
+
+    def __init__(self, file: h5py.File, genes: int) -> None:
+        self.file, self.genes, self.sha = file, genes, ""
+        self._lengths: list[np.ndarray] = [np.zeros(1, dtype=np.int64)]
+        self._columns: dict[str, list[np.ndarray]] = {name: [] for name in ("row", "context", "half", "batch")}
+        for name, kind in (("data", np.float32), ("indices", np.int32)):
+            file.create_dataset(name, shape=(0,), maxshape=(None,), dtype=kind, chunks=(_CHUNK,))
+
+    def append(self, cells: sparse.csr_matrix, **columns: np.ndarray) -> None:
+        """Add cells (m, g) with their ``row``, ``context``, ``half`` and ``batch`` (m,)."""
+        for name in ("data", "indices"):
+            values, stored = getattr(cells, name), self.file[name]
+            stored.resize((len(stored) + len(values),))
+            stored[len(stored) - len(values) :] = values
+        self._lengths.append(np.diff(cells.indptr).astype(np.int64))
+        for name, parts in self._columns.items():
+            parts.append(columns[name].astype(np.int8 if name == "half" else np.int32))
+
+    def finish(self, row_of: np.ndarray, context_of: np.ndarray) -> str:
+        """Write the index columns and the content hash, which is returned.
+
+        Parameters
+        ----------
+        row_of, context_of : final code of each row and context used while appending, -2 and -1 where it was dropped.
+        """
+        columns = {name: np.concatenate([np.zeros(0, np.int32), *parts]) for name, parts in self._columns.items()}
+        columns["half"] = columns["half"].astype(np.int8)
+        perturbed = columns["row"] >= 0
+        columns["row"][perturbed] = row_of[columns["row"][perturbed]]
+        columns["context"] = context_of[columns["context"]].astype(np.int32)
+        columns["row"][columns["context"] < 0] = UNUSED
+        for name, values in {**columns, "indptr": np.cumsum(np.concatenate(self._lengths))}.items():
+            self.file.create_dataset(name, data=values)
+        facts = {"genes": self.genes, "cells": len(columns["row"])}
+        self.sha = cells_hash(self.file, facts)
+        self.file.attrs.update(
+            {
+                "embbench-type": KIND,
+                "embbench-version": FORMAT,
+                "attributes": json.dumps(facts, sort_keys=True),
+                "sha256": self.sha,
+                "written-with": json.dumps(versions()),
+                "complete": True,
+            }
+        )
+        self.file.flush()
+        return self.sha
+
+
+@contextlib.contextmanager
+def cells_writer(path: Path, genes: int) -> Iterator[CellsWriter]:
+    """A writer whose file appears at ``path`` when the block ends without an error; call `CellsWriter.finish` in it."""
+    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+        yield CellsWriter(file, genes)
+
+
+def cells_hash(file: h5py.File, facts: dict[str, Any]) -> str:
+    """sha256 of the content as `embbench.cache.store.content_hash` defines it, read in blocks."""
+    sha = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    for name in sorted(file):
+        item = file[name]
+        sha.update(f"{name}:{item.dtype.str}:{item.shape}".encode())
+        for start in range(0, len(item), _BLOCK):
+            sha.update(memoryview(item[start : start + _BLOCK]).cast("B"))
+    return sha.hexdigest()
+
+
+def verify_cells(path: Path) -> None:
+    """Check that a cells file is whole; nothing is loaded as a whole.
+
+    Raises
+    ------
+    DamagedFileError
+        Unreadable, incomplete, or its content does not match its hash.
+    """
+    try:
+        with open_cells(path) as file:
+            sha = cells_hash(file, json.loads(file.attrs["attributes"]))
+            stored = file.attrs["sha256"]
+    except (OSError, KeyError, RuntimeError, ValueError) as error:
+        raise DamagedFileError(f"{path}: not a readable {KIND} file: {error}") from error
+    if sha != stored:
+        raise DamagedFileError(f"{path}: content does not match its sha256 {stored[:12]} (a bit was changed)")
