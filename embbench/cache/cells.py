@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -14,7 +15,8 @@ import h5py
 import numpy as np
 from scipy import sparse
 
-from embbench.cache.store import FORMAT, DamagedFileError, replacing, versions
+from embbench.cache.keys import array_digest, digest
+from embbench.cache.store import FORMAT, SEAL, DamagedFileError, _seal, check_seal, replacing, versions
 from embbench.core import UserError
 
 KIND = "cells"
@@ -99,17 +101,22 @@ def _runs(cells: np.ndarray, indptr: np.ndarray) -> Iterator[slice]:
 
 
 def open_cells(path: Path) -> h5py.File:
-    """A cells file opened for reading; its marks are checked, its content is not (see `verify_cells`).
+    """A cells file opened for reading, its seal checked (once per process while the file stays the same).
 
     Raises
     ------
     DamagedFileError
-        Not such a file, or incomplete.
+        Not such a file, incomplete, truncated or altered.
+    UserError
+        There is no such file.
     """
     try:
-        file = h5py.File(path, "r")
+        stat = path.stat()
     except FileNotFoundError:
         raise UserError(f"{path}: the cells of this screen are gone; import it again") from None
+    _checked(path, stat.st_ino, stat.st_size, stat.st_mtime_ns)
+    try:
+        file = h5py.File(path, "r")
     except OSError as error:
         raise DamagedFileError(f"{path}: not a readable HDF5 file: {error}") from error
     found = (file.attrs.get("embbench-type"), int(file.attrs.get("embbench-version", 0)))
@@ -119,28 +126,37 @@ def open_cells(path: Path) -> h5py.File:
     return file
 
 
+@functools.lru_cache(maxsize=64)
+def _checked(path: Path, inode: int, size: int, changed: int) -> None:
+    """Remembers that these bytes were whole; a failed check raises and is not remembered."""
+    check_seal(path)
+
+
 class CellsWriter:
     """Appends cells to an open file; made by `cells_writer`."""
 
     def __init__(self, file: h5py.File, genes: int) -> None:
-        self.file, self.genes, self.sha = file, genes, ""
+        self.file, self.genes = file, genes
         self._lengths: list[np.ndarray] = [np.zeros(1, dtype=np.int64)]
         self._columns: dict[str, list[np.ndarray]] = {name: [] for name in ("row", "context", "half", "batch")}
+        self._sha = {name: hashlib.sha256() for name in ("data", "indices")}
         for name, kind in (("data", np.float32), ("indices", np.int32)):
             file.create_dataset(name, shape=(0,), maxshape=(None,), dtype=kind, chunks=(_CHUNK,))
 
     def append(self, cells: sparse.csr_matrix, **columns: np.ndarray) -> None:
         """Add cells (m, g) with their ``row``, ``context``, ``half`` and ``batch`` (m,)."""
-        for name in ("data", "indices"):
-            values, stored = getattr(cells, name), self.file[name]
+        for name, sha in self._sha.items():
+            stored = self.file[name]
+            values = np.ascontiguousarray(getattr(cells, name), dtype=stored.dtype)
             stored.resize((len(stored) + len(values),))
             stored[len(stored) - len(values) :] = values
+            sha.update(values.tobytes())
         self._lengths.append(np.diff(cells.indptr).astype(np.int64))
         for name, parts in self._columns.items():
             parts.append(columns[name].astype(np.int8 if name == "half" else np.int32))
 
     def finish(self, row_of: np.ndarray, context_of: np.ndarray) -> str:
-        """Write the index columns and the content hash, which is returned.
+        """Write the index columns; returns 16 hex digits of the content, the same for every chunking.
 
         Parameters
         ----------
@@ -152,55 +168,21 @@ class CellsWriter:
         columns["row"][perturbed] = row_of[columns["row"][perturbed]]
         columns["context"] = context_of[columns["context"]].astype(np.int32)
         columns["row"][columns["context"] < 0] = UNUSED
-        for name, values in {**columns, "indptr": np.cumsum(np.concatenate(self._lengths))}.items():
+        columns["indptr"] = np.cumsum(np.concatenate(self._lengths))
+        for name, values in columns.items():
             self.file.create_dataset(name, data=values)
         facts = {"genes": self.genes, "cells": len(columns["row"])}
-        self.sha = cells_hash(self.file, facts)
-        self.file.attrs.update(
-            {
-                "embbench-type": KIND,
-                "embbench-version": FORMAT,
-                "attributes": json.dumps(facts, sort_keys=True),
-                "sha256": self.sha,
-                "written-with": json.dumps(versions()),
-                "complete": True,
-            }
-        )
-        self.file.flush()
-        return self.sha
+        content = [facts, {name: sha.hexdigest() for name, sha in self._sha.items()}]
+        key = digest([content, array_digest(*columns.values())])
+        attributes = {"embbench-type": KIND, "embbench-version": FORMAT, "attributes": json.dumps(facts), "digest": key}
+        self.file.attrs.update({**attributes, "written-with": json.dumps(versions()), "complete": True})
+        return key
 
 
 @contextlib.contextmanager
 def cells_writer(path: Path, genes: int) -> Iterator[CellsWriter]:
     """A writer whose file appears at ``path`` when the block ends without an error; call `CellsWriter.finish` in it."""
-    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
-        yield CellsWriter(file, genes)
-
-
-def cells_hash(file: h5py.File, facts: dict[str, Any]) -> str:
-    """sha256 of the content as `embbench.cache.store.content_hash` defines it, read in blocks."""
-    sha = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
-    for name in sorted(file):
-        item = file[name]
-        sha.update(f"{name}:{item.dtype.str}:{item.shape}".encode())
-        for start in range(0, len(item), _BLOCK):
-            sha.update(memoryview(item[start : start + _BLOCK]).cast("B"))
-    return sha.hexdigest()
-
-
-def verify_cells(path: Path) -> None:
-    """Check that a cells file is whole; nothing is loaded as a whole.
-
-    Raises
-    ------
-    DamagedFileError
-        Unreadable, incomplete, or its content does not match its hash.
-    """
-    try:
-        with open_cells(path) as file:
-            sha = cells_hash(file, json.loads(file.attrs["attributes"]))
-            stored = file.attrs["sha256"]
-    except (OSError, KeyError, RuntimeError, ValueError) as error:
-        raise DamagedFileError(f"{path}: not a readable {KIND} file: {error}") from error
-    if sha != stored:
-        raise DamagedFileError(f"{path}: content does not match its sha256 {stored[:12]} (a bit was changed)")
+    with replacing(path) as temporary:
+        with h5py.File(temporary, "w", userblock_size=SEAL) as file:
+            yield CellsWriter(file, genes)
+        _seal(temporary)

@@ -36,10 +36,10 @@ def array_digest(*arrays: Any) -> str:
             continue
         array = np.asarray(value)
         if array.dtype.kind in "OUS":
-            sha.update(json.dumps([str(v) for v in array.ravel()]).encode())
+            sha.update(f"str{array.shape}".encode() + json.dumps([str(v) for v in array.ravel()]).encode())
         else:
             sha.update(f"{array.dtype.str}{array.shape}".encode())
-            sha.update(memoryview(np.ascontiguousarray(array)).cast("B"))
+            sha.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return sha.hexdigest()[:16]
 
 
@@ -65,7 +65,8 @@ def code_of(module: str) -> str:
 def _stripped(path: Path) -> str:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for node in ast.walk(tree):
-        documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
-        if documented and ast.get_docstring(node) is not None:
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and (
+            ast.get_docstring(node) is not None
+        ):
             node.body = node.body[1:] or [ast.Pass()]
     return ast.unparse(tree)

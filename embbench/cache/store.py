@@ -1,4 +1,8 @@
-"""HDF5 artefacts: one file per key, written once under a temporary name and renamed, verified when read."""
+"""HDF5 artefacts: one file per key, written once under a temporary name and renamed, verified when read.
+
+The HDF5 library may crash on a file with a flipped byte, so every artefact starts with a seal (in the user block that
+HDF5 reserves for applications): a sha256 of all bytes that follow, checked before the library sees the file.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +12,10 @@ import hashlib
 import json
 import os
 import platform
+import re
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
@@ -21,6 +27,9 @@ import numpy as np
 from embbench.core import UserError
 
 FORMAT = 1
+SEAL = 512  # bytes of the user block
+MAGIC = b"embbench artefact, sha256 and number of the bytes after this block: "
+TEMPORARY = re.compile(r"\..+\.([0-9a-f]{6})-(\d+)-(\d+)\.[^.]+\.tmp")
 
 
 class DamagedFileError(UserError):
@@ -30,8 +39,13 @@ class DamagedFileError(UserError):
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path in the folder of ``path``; on success it is fsynced and renamed, on failure removed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.{_owner()}.", suffix=".tmp", dir=path.parent)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.{_owner()}.", suffix=".tmp", dir=path.parent)
+    except OSError as error:
+        raise UserError(
+            f"cannot write to {path.parent}: {error.strerror}; choose a folder that can be written"
+        ) from error
     os.close(handle)
     temporary = Path(name)
     try:
@@ -45,21 +59,37 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def _owner() -> str:
-    return f"{hashlib.sha256(platform.node().encode()).hexdigest()[:6]}-{os.getpid()}"
+    host = hashlib.sha256(platform.node().encode()).hexdigest()[:6]
+    return f"{host}-{os.getpid()}-{_started(os.getpid())}"
+
+
+def _started(pid: int) -> int:
+    """When a process started (clock ticks since boot), so that a reused process id is another process.
+
+    0 where there is no /proc; then a process id alone decides.
+    """
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19])
+    except (OSError, ValueError, IndexError):
+        return 0
 
 
 def sweep(folder: Path) -> list[Path]:
     """Remove temporary files below ``folder`` whose writer on this machine is dead; returns them.
 
-    Files of other machines are left alone until they are a day old (their writer may be alive on a shared disk).
+    Only names that `replacing` makes are touched. Files of other machines are left alone until they are a day old
+    (their writer may be alive on a shared disk).
     """
     removed = []
     for path in folder.rglob(".*.tmp"):
-        host, _, pid = path.name.split(".")[-3].partition("-")
+        named = TEMPORARY.fullmatch(path.name)
+        if named is None:
+            continue
+        host, pid, started = named.groups()
         try:
             here = host == _owner().partition("-")[0]
-            stale = not _alive(int(pid)) if here else time.time() - path.stat().st_mtime > 86_400
-        except (ValueError, FileNotFoundError):
+            stale = not _alive(int(pid), int(started)) if here else time.time() - path.stat().st_mtime > 86_400
+        except FileNotFoundError:
             continue
         if stale:
             path.unlink(missing_ok=True)
@@ -67,14 +97,14 @@ def sweep(folder: Path) -> list[Path]:
     return removed
 
 
-def _alive(pid: int) -> bool:
+def _alive(pid: int, started: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
-        return True
-    return True
+        pass
+    return _started(pid) == started
 
 
 @functools.cache
@@ -98,7 +128,7 @@ def content_hash(arrays: Mapping[str, np.ndarray], attributes: Mapping[str, Any]
             sha.update(f"{name}:str:{array.shape}".encode() + body)
         else:
             sha.update(f"{name}:{array.dtype.str}:{array.shape}".encode())
-            sha.update(memoryview(np.ascontiguousarray(array)).cast("B"))
+            sha.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return sha.hexdigest()
 
 
@@ -109,7 +139,7 @@ def write_h5(
     attributes: Mapping[str, Any],
     record: Mapping[str, Any] | None = None,
 ) -> str:
-    """Write one artefact atomically: contiguous, uncompressed datasets.
+    """Write one artefact atomically: contiguous, uncompressed datasets, sealed.
 
     Parameters
     ----------
@@ -126,25 +156,71 @@ def write_h5(
     """
     arrays = {k: np.asarray(v) for k, v in arrays.items()}
     sha = content_hash(arrays, attributes)
-    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
-        for name, array in arrays.items():
-            if array.dtype.kind in "OU":
-                file.create_dataset(name, data=array.astype(object), dtype=h5py.string_dtype())
-            else:
-                file.create_dataset(name, data=array)
-        file.attrs.update(
-            {
-                "embbench-type": kind,
-                "embbench-version": FORMAT,
-                "attributes": json.dumps(attributes, sort_keys=True),
-                "sha256": sha,
-                "written-with": json.dumps(versions()),
-                "record": json.dumps(record or {}),
-                "complete": True,
-            }
-        )
-        file.flush()
+    with replacing(path) as temporary:
+        with h5py.File(temporary, "w", userblock_size=SEAL) as file:
+            _fill(
+                file,
+                arrays,
+                {
+                    "embbench-type": kind,
+                    "attributes": json.dumps(attributes, sort_keys=True),
+                    "sha256": sha,
+                    "record": json.dumps(record or {}),
+                },
+            )
+        _seal(temporary)
     return sha
+
+
+def _fill(file: h5py.File, arrays: Mapping[str, np.ndarray], facts: Mapping[str, str]) -> None:
+    for name, array in arrays.items():
+        if array.dtype.kind in "OU":
+            file.create_dataset(name, data=array.astype(object), dtype=h5py.string_dtype())
+        else:
+            file.create_dataset(name, data=array)
+    shared = {"embbench-version": FORMAT, "written-with": json.dumps(versions()), "complete": True}
+    file.attrs.update({**facts, **shared})
+
+
+def _seal(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.seek(SEAL)
+        sha = hashlib.file_digest(file, "sha256").hexdigest()
+        size = file.tell() - SEAL
+        file.seek(0)
+        file.write(MAGIC + f"{sha} {size}\n".encode())
+
+
+def check_seal(path: Path) -> None:
+    """Compare every byte of an artefact with its seal, before anything is parsed.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no such file.
+    DamagedFileError
+        Not sealed by embbench, truncated, or altered.
+    UserError
+        The file cannot be read at all (permissions, disk): that is no reason to set it aside.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(SEAL)
+            sha = hashlib.file_digest(file, "sha256").hexdigest()
+            size = file.tell() - SEAL
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}; check its permissions and the disk") from error
+    stored, _, length = head.removeprefix(MAGIC).partition(b"\n")[0].partition(b" ")
+    if not head.startswith(MAGIC) or len(stored) != 64:
+        raise DamagedFileError(f"{path}: incomplete file, or not one of embbench (no seal in its first {SEAL} bytes)")
+    if length != str(size).encode():
+        raise DamagedFileError(f"{path}: expected {length.decode(errors='replace')} bytes after the seal, found {size}")
+    if stored != sha.encode():
+        raise DamagedFileError(
+            f"{path}: content does not match its sha256 {stored[:12].decode(errors='replace')} (a bit was changed)"
+        )
 
 
 def read_h5(path: Path, kind: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -158,8 +234,11 @@ def read_h5(path: Path, kind: str) -> tuple[dict[str, np.ndarray], dict[str, Any
     Raises
     ------
     DamagedFileError
-        Not HDF5, truncated, of another kind or version, or content that does not match its hash.
+        Not ours, incomplete, truncated or altered, of another kind or version.
+    UserError
+        It cannot be read (permissions, disk).
     """
+    check_seal(path)
     try:
         with h5py.File(path, "r") as file:
             if not file.attrs.get("complete", False):
@@ -167,15 +246,34 @@ def read_h5(path: Path, kind: str) -> tuple[dict[str, np.ndarray], dict[str, Any
             found = (file.attrs.get("embbench-type"), int(file.attrs.get("embbench-version", 0)))
             if found != (kind, FORMAT):
                 raise DamagedFileError(f"{path}: expected a {kind} file of version {FORMAT}, found {found}")
-            attributes, sha = json.loads(file.attrs["attributes"]), file.attrs["sha256"]
+            attributes = json.loads(file.attrs["attributes"])
             arrays = {name: _read(item) for name, item in file.items()}
-    except (OSError, KeyError, RuntimeError, ValueError, UnicodeDecodeError) as error:
-        if isinstance(error, FileNotFoundError):
-            raise
+    except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
         raise DamagedFileError(f"{path}: not a readable HDF5 file: {error}") from error
-    if content_hash(arrays, attributes) != sha:
-        raise DamagedFileError(f"{path}: content does not match its sha256 {sha[:12]} (a bit was changed)")
     return arrays, attributes
+
+
+def read_whole(path: Path, kind: str) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
+    """The artefact, or None when it is absent or damaged; a damaged one is set aside, and said in a warning."""
+    while (seen := _identity(path)) is not None:
+        try:
+            return read_h5(path, kind)
+        except FileNotFoundError:
+            return None
+        except DamagedFileError as error:
+            if _identity(path) != seen:  # another process has put a whole file in its place meanwhile
+                continue
+            warnings.warn(f"{error}; set aside as {set_aside(path).name} and computed again", stacklevel=2)
+            return None
+    return None
+
+
+def _identity(path: Path) -> tuple[int, int, int] | None:
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        return None
+    return stat.st_ino, stat.st_mtime_ns, stat.st_size
 
 
 def _read(item: h5py.Dataset) -> np.ndarray:

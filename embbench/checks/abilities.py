@@ -1,0 +1,76 @@
+"""Contracts of what only some heads can do: missing blocks, smoother weights, label and population targets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+from embbench.checks._contract import Make, name_of, require
+from embbench.checks._toy import toy_problem
+from embbench.checks.heads import close, fitted
+
+
+def head_survives_missing_blocks(make: Make) -> None:
+    """A head that handles missing blocks predicts rows that lack one."""
+    head, problem = make(), toy_problem(missing=True)
+    if not head.handles_missing:
+        return
+    out = fitted(head, problem).predict(problem.query)
+    require(np.isfinite(out).all(), f"{name_of(head)} declares handles_missing but predicts non-finite values")
+
+
+def head_weights_are_its_prediction(make: Make) -> None:
+    """Smoothers: ``weights @ Y`` equals ``predict``."""
+    head, problem = make(), toy_problem()
+    if not hasattr(head, "weights"):
+        return
+    head.fit(problem.train, problem.Y)
+    W, want = head.weights(problem.train, problem.query), (len(problem.query), len(problem.train))
+    require(W.shape == want, f"{name_of(head)}.weights must be {want} (query, train), found {W.shape}")
+    out = np.asarray(W @ problem.Y.astype(np.float64))
+    require(close(out, head.predict(problem.query)), f"{name_of(head)}: weights @ Y is not what predict gives")
+
+
+def head_weights_never_read_effects(make: Make) -> None:
+    """Smoothers: the weights are the same bits before fit and after fits on different ``Y``."""
+    problem = toy_problem()
+    if not hasattr(make(), "weights"):
+        return
+    noise = np.random.default_rng(3).normal(size=problem.Y.shape).astype(np.float32)
+    heads = (make(), make().fit(problem.train, problem.Y), make().fit(problem.train, noise))
+    first, *others = (_dense(h.weights(problem.train, problem.query)) for h in heads)
+    same = all(np.array_equal(first, other) for other in others)
+    require(same, f"{name_of(make())}.weights depends on the effects; they may depend on inputs only")
+
+
+def _dense(W: Any) -> np.ndarray:
+    return W.toarray() if sparse.issparse(W) else np.asarray(W)
+
+
+def head_gives_probabilities(make: Make) -> None:
+    """Label heads: ``predict_proba`` (n, g, 3) for -1, 0, 1, rows sum to 1."""
+    head, problem = make(), toy_problem()
+    if "labels" not in head.targets:
+        return
+    head.fit(problem.train, problem.labels.astype(np.float32), problem.tested)
+    out, want = head.predict_proba(problem.query), (len(problem.query), problem.Y.shape[1], 3)
+    require(out.shape == want, f"{name_of(head)}.predict_proba must be {want}, found {out.shape}")
+    proper = (out >= 0).all() and np.allclose(out.sum(axis=2), 1.0, atol=1e-5)
+    require(proper, f"{name_of(head)}.predict_proba must be >= 0 and sum to 1 over the three labels")
+
+
+def head_samples_match_its_prediction(make: Make) -> None:
+    """Population heads: ``sample`` (n, m, g) gives expression; its mean less the baseline is near ``predict``."""
+    head, problem, m = make(), toy_problem(), 400
+    if "population" not in head.targets:
+        return
+    query = problem.query.rows(np.arange(4))
+    head.fit(problem.train, problem.Y)
+    out, effect = head.sample(query, m), head.predict(query)
+    require(out.shape == (4, m, effect.shape[1]), f"{name_of(head)}.sample: found {out.shape}, expected (n, cells, g)")
+    require(np.isfinite(out).all(), f"{name_of(head)}.sample gave non-finite cells")
+    gap = np.abs(out.mean(axis=1) - query.baseline[query.context] - effect)
+    allowed = 5 * out.std(axis=1) / np.sqrt(m) + 0.05
+    require((gap <= allowed).all(), f"{name_of(head)}: mean of {m} samples is {gap.max():.3g} from predict")

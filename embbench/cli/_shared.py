@@ -1,0 +1,94 @@
+"""What the verbs share: options, tables on the terminal, the progress bar."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from embbench.grid.schedule import Outcome
+
+RegistryOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--registry", envvar="EMBBENCH_REGISTRY", help="Further registry files (YAML): your screens, embeddings, heads."
+    ),
+]
+
+
+def registry_paths(given: Sequence[Path] | None) -> tuple[str, ...]:
+    """Absolute paths of the user's registry files."""
+    return tuple(str(Path(p).resolve()) for p in given or ())
+
+
+def split_list(text: str | None) -> list[str] | None:
+    """``a,b`` -> [a, b]; None stays None."""
+    return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
+
+
+def show(title: str, records: Sequence[dict[str, Any]]) -> None:
+    """Records as a plain table; numbers with three significant digits."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=box.SIMPLE, show_edge=False, pad_edge=False)
+    for name in records[0] if records else ():
+        numeric = all(isinstance(r[name], int | float) for r in records)
+        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+    for record in records:
+        table.add_row(*(f"{v:.3g}" if isinstance(v, float) else str(v) for v in record.values()))
+    console = console_of()
+    console.print(table if records else f"{title}: none", highlight=False, markup=False)
+
+
+def console_of() -> Console:
+    """The terminal at its own width; 110 columns when output goes to a file."""
+    from rich.console import Console
+
+    console = Console()
+    return console if console.is_terminal else Console(width=110)
+
+
+def say(text: str) -> None:
+    """One line for the user on standard error; results go to standard output."""
+    typer.echo(text, err=True)
+
+
+@contextmanager
+def progress_bar(label: str) -> Iterator[Callable[[Outcome | None, int, int], None]]:
+    """A bar with runs done, failures and remaining time estimated from the runs of this start."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[failed]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(label, total=None, failed="")
+        failed = 0
+
+        def update(outcome: Outcome | None, finished: int, total: int) -> None:
+            nonlocal failed
+            failed += outcome is not None and outcome.status == "failed"
+            bar.update(task, completed=finished, total=total, failed=f"{failed} failed" if failed else "")
+
+        yield update

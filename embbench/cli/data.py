@@ -1,0 +1,98 @@
+"""``embbench data``: import a screen, describe it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from embbench.cli._shared import RegistryOption, registry_paths, say, show
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+
+
+@app.command("import")
+def import_screen(
+    path: Annotated[
+        Path, typer.Argument(help="An .h5ad of single cells (CSR, CSC or dense; counts or log-normalised).")
+    ],
+    name: Annotated[str, typer.Option(help="Name to use in --dataset.")],
+    perturbation_key: Annotated[str, typer.Option(help="obs column of perturbation labels.")],
+    control: Annotated[list[str], typer.Option(help="Label(s) of control cells.")],
+    context_key: Annotated[
+        list[str] | None, typer.Option(help="obs column(s) of the context; several are joined.")
+    ] = None,
+    batch_key: Annotated[str | None, typer.Option(help="obs column of batches, for matching.")] = None,
+    size_factor: Annotated[str | None, typer.Option(help="obs column of total counts; needed for gene panels.")] = None,
+    layer: Annotated[str | None, typer.Option(help="Layer to read instead of X.")] = None,
+    scale: Annotated[str, typer.Option(help="auto, counts or lognorm.")] = "auto",
+    controls: Annotated[
+        str, typer.Option(help="halves (default) or shared (as papers do; marked in every table).")
+    ] = "halves",
+    matching: Annotated[str, typer.Option(help="batch, equal-batch or pooled.")] = "batch",
+    entity_type: Annotated[str, typer.Option(help="auto, gene or compound.")] = "auto",
+    dose_key: Annotated[str | None, typer.Option(help="obs column of the dose.")] = None,
+    gene_key: Annotated[str | None, typer.Option(help="var column of gene names (default: the index).")] = None,
+    covariate: Annotated[
+        list[str] | None, typer.Option(help="Further obs column(s) to keep, e.g. a published split.")
+    ] = None,
+    min_cells: Annotated[int, typer.Option(help="Drop conditions with fewer cells.")] = 10,
+    min_knockdown: Annotated[
+        float | None, typer.Option(help="Keep conditions whose target fell at least to this share.")
+    ] = None,
+    cells: Annotated[str, typer.Option(help="Cells to keep beside the means: all, controls or none.")] = "all",
+    etest: Annotated[bool, typer.Option(help="Compute an E-test p value per condition.")] = True,
+    seed: Annotated[int, typer.Option(help="Seed of the control halves and of the E-test.")] = 0,
+) -> None:
+    """Import single cells into effects per condition; bounded memory whatever the number of cells."""
+    from embbench.datasets._import import import_h5ad
+
+    data = import_h5ad(
+        path,
+        name,
+        perturbation_key,
+        control,
+        context_keys=tuple(context_key or ()),
+        batch_key=batch_key,
+        size_factor=size_factor,
+        layer=layer,
+        scale=scale,
+        controls=controls,
+        matching=matching,
+        entity_type=entity_type,
+        min_cells=min_cells,
+        min_knockdown=min_knockdown,
+        cells=cells,
+        dose_key=dose_key,
+        gene_key=gene_key,
+        covariates=tuple(covariate or ()),
+        etest=etest,
+        seed=seed,
+    )
+    for line in data.meta.get("import_report", []):
+        typer.echo(line)
+    say(
+        f"imported as {name!r}; next: embbench data describe {name}, embbench grid --dataset {name} --emb go --head knn"
+    )
+
+
+@app.command("describe")
+def describe_screen(
+    name: Annotated[str, typer.Argument(help="A registered or imported dataset.")],
+    genes: Annotated[str, typer.Option(help="all, expressed or hvg:N.")] = "all",
+    registry: RegistryOption = None,
+) -> None:
+    """Conditions, contexts, cells, effect sizes, and the coverage of every static embedding."""
+    from embbench.grid.describe import coverage, describe
+    from embbench.grid.names import registry_of
+    from embbench.grid.screens import screen
+
+    paths = registry_paths(registry)
+    data = screen(name, genes, paths)
+    found = describe(data)
+    show(name, [{"fact": k, "value": v} for k, v in found["facts"].items()])
+    show("contexts (norm of the effect)", found["contexts"])
+    for line in found["report"]:
+        typer.echo(line)
+    show("static embeddings", coverage(data, registry_of(paths)))

@@ -1,0 +1,123 @@
+"""Simulator: counts of single cells, drawn anew whenever they are read, and their export."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from embbench.core import UserError
+from embbench.datasets._sim_depth import SCALE, clip_share
+from embbench.datasets._sim_design import Design
+from embbench.datasets._sim_settings import Settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from anndata import AnnData
+
+HALVES = ("A", "B")
+
+
+@dataclass(frozen=True)
+class SimCells:
+    """The cells of a simulated screen; each block of cells has its own random stream, so nothing is kept in memory.
+
+    Parameters
+    ----------
+    settings, design : of the screen; rows are context by context, perturbations in the design's order.
+    contexts : (c,) names.
+    """
+
+    settings: Settings
+    design: Design
+    contexts: tuple[str, ...]
+
+    def controls(self, context: int, half: str = "A") -> np.ndarray:
+        """Control cells ``(m, g)`` float32, log1p of counts scaled to 1e4, of one half or ``all``, batch by batch.
+
+        Raises
+        ------
+        UserError
+            Unknown half.
+        """
+        if half not in (*HALVES, "all"):
+            raise UserError(f"simulator: half must be A, B or all, found {half!r}")
+        chosen = HALVES if half == "all" else (half,)
+        return np.concatenate([normalise(*self.control_counts(context, h)[:2]) for h in chosen])
+
+    def perturbed(self, row: int) -> np.ndarray:
+        """Perturbed cells ``(m, g)`` float32, log1p of counts scaled to 1e4, of one dataset row, batch by batch."""
+        return normalise(*self.perturbed_counts(row)[:2])
+
+    def control_counts(self, context: int, half: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Counts ``(m, g)`` int32, total counts ``(m,)`` and batch numbers ``(m,)`` of one half's control cells."""
+        rng = np.random.default_rng([self.settings.seed, 20, context, HALVES.index(half)])
+        batch = np.repeat(np.arange(self.settings.n_batches), self.settings.controls_per_half)
+        counts, total = self._draw(self.design.log_share[context][batch], self.design.log_depth[context][batch], rng)
+        return counts, total, batch
+
+    def perturbed_counts(self, row: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Counts ``(m, g)`` int32, total counts ``(m,)`` and batch numbers ``(m,)`` of one row's perturbed cells."""
+        context, number = divmod(row, len(self.design.entities))
+        rng = np.random.default_rng([self.settings.seed, 21, row])
+        batch = np.repeat(np.arange(self.settings.n_batches), self.design.n_cells[number, context])
+        hit = rng.random(len(batch)) >= self.settings.escape
+        change = self.design.log_fold_change(context, np.array([number]))[0]
+        share = self.design.log_share[context][batch] + hit[:, None] * change
+        depth = self.design.log_depth[context][batch] + hit * self.design.depth_shift[number, context]
+        counts, total = self._draw(share, depth, rng)
+        return counts, total, batch
+
+    def _draw(
+        self, log_share: np.ndarray, log_depth: np.ndarray, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        total = np.maximum(
+            1, np.rint(np.exp(log_depth + self.settings.depth_sigma * rng.standard_normal(len(log_depth))))
+        )
+        mean = total[:, None] * np.exp(clip_share(log_share))
+        rate = rng.gamma(1.0 / self.settings.dispersion, self.settings.dispersion * mean)
+        return rng.poisson(rate).astype(np.int32), total
+
+    def counts(self) -> AnnData:
+        """All cells as an AnnData of CSR counts.
+
+        ``obs`` holds perturbation (controls are called ``control``, pairs ``A+B``), context, batch and total_counts:
+        the cell's depth over the whole transcriptome, of which the panel is a part.
+        """
+        import pandas as pd
+        from anndata import AnnData
+        from scipy import sparse
+
+        blocks, tables = [], []
+        for context, name in enumerate(self.contexts):
+            first = context * len(self.design.entities)
+            parts = [("control", self.control_counts(context, half)) for half in HALVES]
+            parts += [("+".join(e), self.perturbed_counts(first + i)) for i, e in enumerate(self.design.entities)]
+            for label, (counts, total, batch) in parts:
+                blocks.append(sparse.csr_matrix(counts))
+                tables.append(
+                    pd.DataFrame(
+                        {
+                            "perturbation": label,
+                            "context": name,
+                            "total_counts": total,
+                            "batch": [f"{name}_batch{b + 1}" for b in batch],
+                        }
+                    )
+                )
+        obs = pd.concat(tables, ignore_index=True)
+        obs.index = pd.Index([f"cell{i}" for i in range(len(obs))])
+        return AnnData(
+            sparse.vstack(blocks, format="csr"), obs=obs, var=pd.DataFrame(index=pd.Index(self.design.genes))
+        )
+
+    def write_h5ad(self, path: str | Path) -> None:
+        """Write `counts` to an ``.h5ad`` file."""
+        self.counts().write_h5ad(path)
+
+
+def normalise(counts: np.ndarray, total: np.ndarray) -> np.ndarray:
+    """``log1p(1e4 * counts / total)``, float32."""
+    return np.log1p(counts * (SCALE / total)[:, None]).astype(np.float32)

@@ -1,0 +1,170 @@
+"""Packaged knowledge: gene sets from GMT files and GO annotations propagated over the ontology."""
+
+from __future__ import annotations
+
+import functools
+import gzip
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from scipy import sparse
+
+from embbench.core import UserError
+from embbench.genes import harmonise
+
+DATA = Path(__file__).parents[1] / "data"
+RELATIONS = ("is_a", "part_of", "regulates", "positively_regulates", "negatively_regulates")
+_SPELLING = {"isa": "is_a"}
+
+Incidence = tuple[list[str], list[str], sparse.csr_matrix]
+
+
+def text_lines(path: Path) -> list[str]:
+    """Lines of a UTF-8 text file, gzip-compressed or not (by its first bytes).
+
+    Raises
+    ------
+    UserError
+        Missing, unreadable or not text.
+    """
+    try:
+        content = path.read_bytes()
+        text = (gzip.decompress(content) if content.startswith(b"\x1f\x8b") else content).decode("utf-8-sig")
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: expected a readable UTF-8 text file (.gz allowed), found: {error}") from error
+    return text.replace("\r\n", "\n").removesuffix("\n").split("\n")
+
+
+def read_gmt(path: Path) -> Incidence:
+    """Gene sets of a GMT file: one set per line, ``name<TAB>note<TAB>gene...``.
+
+    Old symbols, Ensembl and Entrez identifiers become current symbols (`embbench.genes.harmonise`, name by name, so
+    that two spellings of one gene are one gene); names that mean no single gene stay as they are.
+
+    Returns
+    -------
+    genes (m,) sorted, sets (s,) in file order, binary incidence (m, s) float64 CSR.
+
+    Raises
+    ------
+    UserError
+        A line without gene, a repeated set name, or no set at all.
+    """
+    sets: dict[str, list[str]] = {}
+    for number, line in enumerate(text_lines(path), start=1):
+        if not line.strip():
+            continue
+        name, *rest = line.split("\t")
+        members = [gene.strip() for gene in rest[1:] if gene.strip()]
+        if not members:
+            raise UserError(
+                f"{path}, line {number}: expected 'name<TAB>note<TAB>gene<TAB>gene...', found {line[:60]!r}"
+            )
+        if name in sets:
+            raise UserError(f"{path}, line {number}: set {name!r} occurs twice; give every set its own name")
+        sets[name] = members
+    if not sets:
+        raise UserError(f"{path}: expected gene sets in GMT format, found an empty file")
+    symbol = _symbols(sorted({gene for members in sets.values() for gene in members}))
+    pairs = [(symbol[gene], name) for name, members in sets.items() for gene in members]
+    genes = sorted(set(symbol.values()))
+    return genes, list(sets), _incidence(pairs, genes, list(sets))
+
+
+def _symbols(names: list[str]) -> dict[str, str]:
+    done = harmonise(names)
+    alone = {name for name, status in zip(names, done.status, strict=True) if status == "collision"}
+    return {
+        name: harmonise([name]).names[0] if name in alone else symbol
+        for name, symbol in zip(names, done.names, strict=True)
+    }
+
+
+@functools.lru_cache(maxsize=4)
+def go_incidence(
+    ontology: str | None,
+    relations: tuple[str, ...],
+    keep: tuple[str, ...] | None,
+    drop: tuple[str, ...],
+    folder: Path = DATA,
+) -> Incidence:
+    """Genes x GO terms after propagation: a gene annotated to a term belongs to all its ancestors.
+
+    Parameters
+    ----------
+    ontology : ``BP``, ``CC``, ``MF``, or None for all three.
+    relations : relations of `RELATIONS` that annotations follow upwards.
+    keep, drop : evidence codes to use (None: all) and to leave out.
+    folder : where ``go_annotations.tsv.gz``, ``go_parents.tsv.gz`` and ``go_terms.tsv.gz`` lie.
+
+    Returns
+    -------
+    genes (m,) sorted, terms (t,) sorted, binary incidence (m, t) float64 CSR; genes without annotation are absent.
+    The result is kept for the next call: leave it as it is.
+
+    Raises
+    ------
+    UserError
+        No annotation has the evidence asked for; the codes that exist are listed.
+    """
+    terms = sorted(row[0] for row in _table(folder / "go_terms.tsv.gz") if ontology in (None, row[2]))
+    annotations = [row for row in _table(folder / "go_annotations.tsv.gz") if ontology in (None, row[3])]
+    chosen = [
+        (gene, term) for gene, term, code, _ in annotations if (keep is None or code in keep) and code not in drop
+    ]
+    if not chosen:
+        codes = ", ".join(sorted({row[2] for row in annotations}))
+        raise UserError(f"GO: no annotation left with evidence {keep} without {list(drop)}; existing codes: {codes}")
+    known = set(terms)
+    edges = [
+        (child, parent)
+        for child, parent, relation in _table(folder / "go_parents.tsv.gz")
+        if _relation(relation) in relations and child in known and parent in known
+    ]
+    genes = sorted({gene for gene, _ in chosen})
+    propagated = _incidence(chosen, genes, terms) @ ancestors(_incidence(edges, terms, terms))
+    propagated.data[:] = 1.0
+    return genes, terms, propagated.tocsr()
+
+
+def ancestors(parents: sparse.csr_matrix) -> sparse.csr_matrix:
+    """Reflexive transitive closure (t, t) of a DAG's child-parent matrix, by repeated Boolean squaring.
+
+    ``ceil(log2(depth))`` sparse products instead of a walk per term.
+
+    Examples
+    --------
+    >>> chain = sparse.csr_matrix(np.array([[0.0, 1, 0], [0, 0, 1], [0, 0, 0]]))
+    >>> ancestors(chain).toarray().tolist()
+    [[1.0, 1.0, 1.0], [0.0, 1.0, 1.0], [0.0, 0.0, 1.0]]
+    """
+    reach = (parents + sparse.identity(parents.shape[0], format="csr")).tocsr()
+    reach.data[:] = 1.0
+    while True:
+        further = (reach @ reach).tocsr()
+        further.data[:] = 1.0
+        if further.nnz == reach.nnz:
+            further.sort_indices()
+            return further
+        reach = further
+
+
+def _relation(text: str) -> str:
+    spelled = text.replace(" ", "_")
+    return _SPELLING.get(spelled, spelled)
+
+
+def _table(path: Path) -> Iterator[list[str]]:
+    return (line.split("\t") for line in text_lines(path)[1:])
+
+
+def _incidence(pairs: list[tuple[str, str]], row_names: list[str], column_names: list[str]) -> sparse.csr_matrix:
+    row_of = {name: i for i, name in enumerate(row_names)}
+    column_of = {name: i for i, name in enumerate(column_names)}
+    rows = [row_of[row] for row, _ in pairs]
+    columns = [column_of[column] for _, column in pairs]
+    matrix = sparse.csr_matrix((np.ones(len(pairs)), (rows, columns)), shape=(len(row_names), len(column_names)))
+    matrix.data[:] = 1.0  # a pair annotated twice counts once (the constructor summed repeats)
+    return matrix

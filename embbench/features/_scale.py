@@ -1,0 +1,44 @@
+"""Column means and standard deviations, with constant columns recognised despite rounding."""
+
+from __future__ import annotations
+
+from typing import Self
+
+import numpy as np
+
+
+class Scaler:
+    """z-scores of columns in float64; a column that is constant over the fitted rows becomes 0 for every row."""
+
+    def fit(self, X: np.ndarray) -> Self:
+        """Means and standard deviations (n in the denominator) of the columns of ``X`` (n, d).
+
+        Raises
+        ------
+        ValueError
+            No row, or a value that is not finite.
+        """
+        if X.ndim != 2 or not len(X) or not np.isfinite(X).all():
+            raise ValueError(f"{type(self).__name__}: needs a finite matrix with at least one row, got shape {X.shape}")
+        X = X.astype(np.float64)
+        self.mean_ = X.mean(axis=0)
+        variance = np.square(X - self.mean_).mean(axis=0)
+        rounding = np.square(len(X) * np.finfo(np.float64).eps * self.mean_)  # variance that rounding alone can make
+        self.scale_ = np.where(variance > rounding, 1.0 / np.sqrt(np.where(variance > rounding, variance, 1.0)), 0.0)
+        return self
+
+    def scaled(self, X: np.ndarray) -> np.ndarray:
+        """z-scores (m, d) float64.
+
+        Raises
+        ------
+        RuntimeError
+            Before fit.
+        ValueError
+            Another number of columns than fitted.
+        """
+        if not hasattr(self, "scale_"):
+            raise RuntimeError(f"{type(self).__name__}.transform called before fit")
+        if X.shape[1] != len(self.mean_):
+            raise ValueError(f"{type(self).__name__}: fitted on {len(self.mean_)} columns, got {X.shape[1]}")
+        return (X.astype(np.float64) - self.mean_) * self.scale_

@@ -1,0 +1,221 @@
+"""Use a configuration after the benchmark: predict new conditions from a refit; say what a prediction is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy import sparse
+
+from embbench.core import PerturbationDataset, Run, UserError
+from embbench.grid.fit import Job, Prediction, job_of, predict, rows_of, tables_for
+from embbench.grid.inputs import Rows
+from embbench.grid.names import registry_of
+from embbench.grid.results import Results, from_weights
+from embbench.grid.score import metrics_of, score_run
+from embbench.grid.screens import screen, split_of
+from embbench.registry import Registry
+
+
+@dataclass(frozen=True)
+class Applied:
+    """Predictions for conditions asked by name.
+
+    Parameters
+    ----------
+    data : the screen that the head was fitted on.
+    query : conditions, one per perturbation and context.
+    effects : (m, g) float32.
+    covered : (m,) bool; False rows are the fallback.
+    prediction : weights and choices.
+    train : rows it was fitted on.
+    """
+
+    data: PerturbationDataset
+    query: Rows
+    effects: np.ndarray
+    covered: np.ndarray
+    prediction: Prediction
+    train: np.ndarray
+
+
+def find_run(results: Results, key: str) -> tuple[Run, str]:
+    """The configuration whose id, or one of whose run keys, starts with ``key``.
+
+    Raises
+    ------
+    UserError
+        None or several do.
+    """
+    hits: dict[str, Run] = {}
+    for stored in results.plans():
+        for planned in stored["runs"]:
+            if planned["config"].startswith(key) or planned["key"].startswith(key):
+                hits.setdefault(planned["config"], Run(**planned["run"]))
+    if len(hits) != 1 or len(key) < 4:
+        found = ", ".join(sorted(hits)[:5]) or "none"
+        raise UserError(
+            f"--run {key}: expected the start (4 or more characters) of one configuration id in {results.folder}, "
+            f"found {found}; the leaderboard's id column lists them"
+        )
+    config, run = next(iter(hits.items()))
+    return run, config
+
+
+def parse_perturbation(text: str, data: PerturbationDataset) -> tuple[str, ...]:
+    """``A+B`` -> its members; compound names are taken whole, as in the screen."""
+    if data.entity_type == "compound" or text in data.entity_names:
+        return (text,)
+    members = tuple(sorted({part.strip() for part in text.split("+") if part.strip()}))
+    if not members:
+        raise UserError(f"--perturbation {text!r}: expected a name such as TP53 or a set such as KLF1+MAP2K6")
+    return members
+
+
+def refit(run: Run, perturbations: Sequence[str], contexts: Sequence[str], paths: tuple[str, ...]) -> Applied:
+    """Fit the configuration on all conditions of its screen and predict perturbations in contexts.
+
+    Parameters
+    ----------
+    run : a configuration (its fold is ignored).
+    perturbations : names or ``A+B`` sets; they need not be in the screen.
+    contexts : context names of the screen; empty means all.
+
+    Raises
+    ------
+    UserError
+        An unknown context, or a dataset that cannot be found any more.
+    """
+    registry = registry_of(paths)
+    data = screen(run.dataset, run.genes, paths)
+    if unknown := sorted(set(contexts) - set(data.contexts)):
+        raise UserError(f"--context {unknown[0]!r} is not in {data.name}; it has {', '.join(data.contexts)}")
+    sets = [parse_perturbation(text, data) for text in perturbations]
+    where = list(contexts) or list(data.contexts)
+    query = Rows(tuple(s for s in sets for _ in where), np.array([c for _ in sets for c in where], dtype=object))
+    train = np.arange(len(data))
+    run = replace(run, fold="all")
+    tables = tables_for(run, registry, data, train, extra=frozenset(e for s in sets for e in s))
+    job = Job(
+        run,
+        data,
+        train,
+        query,
+        _all_rows_units(run, data),
+        tables,
+        registry.parse("heads", run.head),
+        registry.parse("features", run.features),
+        registry,
+    )
+    made = predict(job)
+    effects = made.values if made.values is not None else from_weights(made.weights, data.effects[job.train])
+    return Applied(data, query, effects, made.covered, made, job.train)
+
+
+def _all_rows_units(run: Run, data: PerturbationDataset) -> tuple[tuple[int, ...], ...]:
+    """Inner units of a refit: entities, or contexts where the benchmark held out contexts."""
+    if run.split.startswith("unseen_context"):
+        return tuple((int(code),) for code in data.context_codes)
+    number = {name: i for i, name in enumerate(data.entity_names)}
+    return tuple(tuple(number[name] for name in row) for row in data.entities)
+
+
+def cross_validated(
+    results: Results, config: str, registry: Registry, names: Sequence[str]
+) -> dict[str, tuple[float, float, float, int]]:
+    """Held-out scores of a configuration: metric -> (mean, 2.5 % and 97.5 % quantile over conditions, their number)."""
+    keys = [p["key"] for stored in results.plans() for p in stored["runs"] if p["config"] == config]
+    keys = [key for key in dict.fromkeys(keys) if results.path("predictions", key).exists()]
+    found: dict[str, list[np.ndarray]] = {}
+    for key in keys:
+        data = results.screen(results.facts(key)["dataset"])
+        for name, values in score_run(results, key, data, metrics_of(registry, names), {}).items():
+            found.setdefault(name, []).append(values[np.isfinite(values)])
+    out = {}
+    for name, parts in found.items():
+        values = np.concatenate(parts)
+        if len(values):
+            low, high = np.quantile(values, [0.025, 0.975])
+            out[name] = (float(values.mean()), float(low), float(high), len(values))
+    return out
+
+
+@dataclass(frozen=True)
+class Share:
+    """One training condition that a smoother's prediction is made of, and its weight."""
+
+    condition: str
+    context: str
+    weight: float
+
+
+def explain(run: Run, perturbation: str, paths: tuple[str, ...]) -> tuple[dict[str, list[Share]], str]:
+    """The training conditions behind a prediction, largest weight first, per context.
+
+    A perturbation of the screen is explained by its held-out prediction (it never explains itself); another one by a
+    refit on all conditions.
+
+    Returns
+    -------
+    shares : context -> contributions.
+    how : which of the two it was.
+
+    Raises
+    ------
+    UserError
+        The head is not a linear smoother, or the perturbation took the fallback in every context.
+    """
+    registry = registry_of(paths)
+    if not hasattr(registry.parse("heads", run.head).entry.load(), "weights"):
+        raise UserError(
+            f"head {run.head} is not a linear smoother, so no weights explain it; try knn, ridge or kernel_ridge"
+        )
+    data = screen(run.dataset, run.genes, paths)
+    members = parse_perturbation(perturbation, data)
+    if members in data.entities:
+        return _held_out(run, data, members, paths), "held-out prediction"
+    applied = refit(run, [perturbation], [], paths)
+    return _shares(
+        applied.prediction.weights, applied.covered, applied.query, data, applied.train, perturbation
+    ), "refit on all"
+
+
+def _held_out(
+    run: Run, data: PerturbationDataset, members: tuple[str, ...], paths: tuple[str, ...]
+) -> dict[str, list[Share]]:
+    out: dict[str, list[Share]] = {}
+    split = split_of(run.dataset, run.split, run.genes, run.seed, paths)
+    for fold in split.folds:
+        mine = np.array([i for i, row in enumerate(fold.test) if data.entities[row] == members], dtype=np.int64)
+        if not len(mine):
+            continue
+        job = job_of(replace(run, fold=fold.name), paths)
+        made = predict(replace(job, query=rows_of(data, fold.test[mine])))
+        out |= _shares(made.weights, made.covered, rows_of(data, fold.test[mine]), data, fold.train, "+".join(members))
+    if not out:
+        raise UserError(
+            f"{'+'.join(members)} is in no test fold of {run.split}, so there is no held-out prediction to explain"
+        )
+    return out
+
+
+def _shares(
+    weights: sparse.csr_matrix | None,
+    covered: np.ndarray,
+    query: Rows,
+    data: PerturbationDataset,
+    train: np.ndarray,
+    name: str,
+) -> dict[str, list[Share]]:
+    if weights is None or not covered.any():
+        raise UserError(f"{name} has no vector in this embedding: its prediction is the fallback (the context mean)")
+    out = {}
+    for i in np.flatnonzero(covered):
+        row = weights[[i]].tocoo()
+        order = np.argsort(-np.abs(row.data), kind="stable")
+        out[str(query.context[i])] = [
+            Share(data.conditions[train[row.col[j]]], str(data.context[train[row.col[j]]]), float(row.data[j]))
+            for j in order
+        ]
+    return out

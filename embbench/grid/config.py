@@ -1,0 +1,99 @@
+"""The grid as users write it: a YAML file or command line options, validated."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from embbench.core import UserError
+
+DEMO = "sim_demo"
+METRICS = (
+    "l2_notarget",
+    "mse_notarget",
+    "mae_notarget",
+    "pearson_notarget",
+    "spearman_notarget",
+    "cosine_notarget",
+    "l2_all",
+    "pearson_all",
+    "pearson_top20",
+)
+
+
+class Grid(BaseModel):
+    """A grid as users write it; every list is an axis of the product.
+
+    Parameters
+    ----------
+    dataset, split, emb, head : names or specs; ``split: default`` is the dataset's own.
+    context_emb, combine, features, seed, graph : further axes.
+    scope, target, select, genes, strict_context, samples : one value for all runs.
+    metrics : registered metrics to score (bare ``l2``, ``pearson`` ... mean the ``_notarget`` form).
+    baselines : add no change, context mean, perturbation mean, additive and the random embedding.
+    permutations : draws of each embedding's own permutation under smoothers and under trained heads.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    dataset: list[str] = Field(default=[DEMO], min_length=1)
+    split: list[str] = Field(default=["default"], min_length=1)
+    emb: list[str] = []
+    head: list[str] = Field(default=["knn"], min_length=1)
+    context_emb: list[str] = ["default"]
+    combine: list[str] = ["sum"]
+    features: list[str] = ["pca:100"]
+    graph: list[str] = ["none"]
+    seed: list[int] = [0]
+    scope: str = Field(default="auto", pattern="^(auto|joint|per_context)$")
+    target: str = Field(default="effects", pattern="^(effects|labels|population)$")
+    select: str = "l2_all"
+    genes: str = "all"
+    strict_context: bool = False
+    samples: int = Field(default=100, ge=1)
+    metrics: list[str] = list(METRICS)
+    baselines: bool = True
+    permutations: dict[str, int] = {"smoother": 10, "trained": 3}
+
+    @field_validator(
+        "dataset", "split", "emb", "head", "context_emb", "combine", "features", "graph", "metrics", mode="before"
+    )
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        return [v for v in value.split(",") if v] if isinstance(value, str) else value
+
+    @field_validator("seed", mode="before")
+    @classmethod
+    def _seeds(cls, value: Any) -> Any:
+        return [value] if isinstance(value, int) else value
+
+
+def read_grid(path: Path | None, **given: Any) -> Grid:
+    """A grid from a YAML file, overridden by what was given on the command line.
+
+    Raises
+    ------
+    UserError
+        Unreadable YAML, an unknown field, or a value out of range; the message names file and field.
+    """
+    import yaml
+
+    content: Any = {}
+    if path is not None:
+        try:
+            content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise UserError(f"grid {path}: cannot be read as YAML: {str(error).splitlines()[0]}") from error
+        if not isinstance(content, dict):
+            raise UserError(f"grid {path}: expected fields such as dataset, emb, head; found {type(content).__name__}")
+    try:
+        return Grid(**{**content, **{k: v for k, v in given.items() if v not in (None, [], ())}})
+    except ValidationError as error:
+        first = error.errors()[0]
+        known = ", ".join(Grid.model_fields)
+        where = ".".join(map(str, first["loc"]))
+        raise UserError(
+            f"grid {path or 'options'}: {where}: {first['msg']}, found {first['input']!r}; fields: {known}"
+        ) from error

@@ -1,0 +1,315 @@
+"""One run: assemble inputs, choose hyper-parameters, fit, predict, and say what was covered and what was not."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+from embbench.cache.keys import stream
+from embbench.core import Fold, Inputs, PerturbationDataset, Run, Split, Truth, UserError
+from embbench.grid.inputs import Raw, Rows, Tables, assemble, covered, query_part
+from embbench.grid.names import registry_of
+from embbench.grid.screens import screen, split_of
+from embbench.grid.select import Choice, Problem, choose, make_head, predict_target
+from embbench.grid.vectors import compute_embedding
+from embbench.registry import Registry, Spec
+
+FALLBACK = "context_mean"
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Predictions of the query rows of one run.
+
+    Parameters
+    ----------
+    values : (m, g) float32 effects, (m, g, 3) probabilities or (m, s, g) cells; None where ``weights`` says it all.
+    weights : (m, n_train) CSR float64 or None: ``weights @ effects[train]`` is the prediction.
+    covered : (m,) bool; False rows took the fallback.
+    choices : one per fit (per context, or one).
+    dim : features used (largest over fits).
+    cpu_seconds : process CPU time.
+    """
+
+    values: np.ndarray | None
+    weights: sparse.csr_matrix | None
+    covered: np.ndarray
+    choices: dict[str, Choice] = field(default_factory=dict)
+    dim: int = 0
+    cpu_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run with everything resolved: the screen, training rows, conditions to predict, vectors and specs."""
+
+    run: Run
+    data: PerturbationDataset
+    train: np.ndarray
+    query: Rows
+    units: tuple[tuple[int, ...], ...]
+    tables: Tables
+    head: Spec
+    features: Spec
+    registry: Registry
+
+
+def fold_of(split: Split, name: str) -> Fold:
+    """The fold of that name."""
+    for fold in split.folds:
+        if fold.name == name:
+            return fold
+    raise UserError(f"no fold named {name!r}; the split has {', '.join(f.name for f in split.folds)}")
+
+
+def rows_of(data: PerturbationDataset, index: np.ndarray) -> Rows:
+    """Dataset rows as conditions to predict: names only, no effects."""
+    dose = None if data.dose is None else data.dose[index]
+    return Rows(tuple(data.entities[i] for i in index), data.context[index], dose)
+
+
+def resolve_scope(run: Run, head: type, data: PerturbationDataset, train: np.ndarray, query: Rows) -> str:
+    """``per_context`` or ``joint``: joint when asked, declared, needed (a query context without training rows) or
+    implied by context vectors.
+    """
+    if run.scope != "auto":
+        return run.scope
+    unseen = set(query.context.tolist()) - set(data.context[train].tolist())
+    return "joint" if head.scope == "joint" or unseen or run.context_embedding != "none" else "per_context"
+
+
+def tables_for(
+    run: Run,
+    registry: Registry,
+    data: PerturbationDataset,
+    train: np.ndarray,
+    *,
+    extra: frozenset[str] = frozenset(),
+) -> Tables:
+    """Every vector that the run may use, from the cache or computed; ``extra`` names lie outside the screen."""
+    strict = run.strict_context
+    blocks = tuple((b, compute_embedding(registry, b, data, train, strict=strict, extra=extra)) for b in run.blocks())
+    context = None
+    if run.context_embedding != "none":
+        context = compute_embedding(registry, run.context_embedding, data, train, strict=strict)
+        if context.entity != "context":
+            raise UserError(f"{run.context_embedding!r} embeds {context.entity}s, not contexts; use it as --emb")
+    graph = registry.parse("graphs", run.graph).make().load() if run.graph != "none" else None
+    return Tables(blocks, context, run.combine, graph)
+
+
+def job_of(run: Run, paths: tuple[str, ...]) -> Job:
+    """Resolve a run by name."""
+    registry = registry_of(paths)
+    data = screen(run.dataset, run.genes, paths)
+    split = split_of(run.dataset, run.split, run.genes, run.seed, paths)
+    fold = fold_of(split, run.fold)
+    return Job(
+        run,
+        data,
+        fold.train,
+        rows_of(data, fold.test),
+        split.units,
+        tables_for(run, registry, data, fold.train),
+        registry.parse("heads", run.head),
+        registry.parse("features", run.features),
+        registry,
+    )
+
+
+def predict(job: Job) -> Prediction:
+    """Fit on the training rows and predict the query, per context or jointly."""
+    began = time.process_time()
+    head = job.head.entry.load()
+    scope = resolve_scope(job.run, head, job.data, job.train, job.query)
+    parts = [_predict_part(job, train, query, label) for train, query, label in _parts(job, scope)]
+    out = _merge(job, parts)
+    return replace(out, cpu_seconds=time.process_time() - began)
+
+
+def _parts(job: Job, scope: str) -> list[tuple[np.ndarray, np.ndarray, str]]:
+    if scope == "joint":
+        return [(job.train, np.arange(len(job.query)), "all")]
+    out = []
+    for name in dict.fromkeys(job.query.context.tolist()):
+        train = job.train[job.data.context[job.train] == name]
+        query = np.flatnonzero(job.query.context == name)
+        out.append((train if len(train) else job.train, query, name))
+    return out
+
+
+@dataclass(frozen=True)
+class _Part:
+    train: np.ndarray
+    query: np.ndarray
+    label: str
+    prediction: Prediction
+
+
+def _predict_part(job: Job, train: np.ndarray, query: np.ndarray, label: str) -> _Part:
+    """One fit: ``query`` are positions in ``job.query``."""
+    asked = Rows(
+        tuple(job.query.entities[i] for i in query),
+        job.query.context[query],
+        None if job.query.dose is None else job.query.dose[query],
+    )
+    raw, n = assemble(job.data, job.tables, train, asked, job.units, strict=job.run.strict_context)
+    head = job.head.entry.load()
+    has = covered(raw.inputs, handles_missing=head.handles_missing)
+    if head.needs_embedding and not raw.inputs.blocks:
+        has = np.zeros_like(has)
+    fit, ask = np.flatnonzero(has[:n]), n + np.flatnonzero(has[n:])
+    fallback = _fallback(job, raw, n, train)
+    if not len(fit) or not len(ask):
+        return _Part(train, query, label, fallback)
+    problem, Y, observed = _problem(job, raw, train, fit)
+    metric = job.registry.get("metrics", job.run.select).make()
+    run = job.run
+    choice = choose(job.head, problem, run.select, metric, stream(run.dataset, run.split, run.fold, run.seed, "inner"))
+    seed = stream(*map(str, sorted(run.coordinates().items())), label)
+    inputs = raw.featured(job.features, fit)
+    fitted = make_head(job.head, seed, **choice.params)
+    done = _predict_rows(job, fitted, inputs, fit, ask, Y, observed)
+    mixed = _mix(done, fallback, ask - n, fit, job.data.effects[train])
+    return _Part(train, query, label, replace(mixed, choices={label: choice}, dim=inputs.X.shape[1]))
+
+
+def _problem(job: Job, raw: Raw, train: np.ndarray, fit: np.ndarray) -> tuple[Problem, np.ndarray, np.ndarray | None]:
+    rows = train[fit]
+    Y, observed = target_values(job.data, rows, job.run.target)
+
+    def truth(index: np.ndarray) -> Truth:
+        return training_truth(job.data, rows[index])
+
+    part = Raw(raw.inputs.rows(fit))
+    return Problem(part, Y, observed, truth, job.features, job.run.target, job.run.samples), Y, observed
+
+
+def target_values(data: PerturbationDataset, rows: np.ndarray, target: str) -> tuple[np.ndarray, np.ndarray | None]:
+    """What heads are fitted to: training effects (a gene's training mean where unobserved), or labels."""
+    if target == "labels":
+        if data.labels is None:
+            raise UserError(f"{data.name} has no labels; choose target effects")
+        return data.labels[rows], None if data.labels_tested is None else data.labels_tested[rows]
+    Y = data.effects[rows]
+    if data.observed is None or data.observed[rows].all():
+        return Y, None
+    seen = data.observed[rows]
+    sums = np.where(seen, Y, 0).sum(axis=0, dtype=np.float64)
+    mean = np.divide(sums, seen.sum(axis=0), out=np.zeros(Y.shape[1]), where=seen.any(axis=0))
+    return np.where(seen, Y, mean.astype(np.float32)), seen
+
+
+def training_truth(data: PerturbationDataset, rows: np.ndarray) -> Truth:
+    """The `Truth` that selection may score training rows against: effects against control half A."""
+    part = data.training(rows)
+    baseline = None if part.baseline is None else part.baseline[part.context_codes]
+    return Truth(
+        part.effects,
+        part.unit,
+        part.context_codes,
+        part.target_columns(),
+        part.entities,
+        part.observed,
+        baseline,
+        labels=part.labels,
+        labels_tested=part.labels_tested,
+        cells=part.cells,
+    )
+
+
+def _predict_rows(
+    job: Job, head: Any, inputs: Inputs, fit: np.ndarray, ask: np.ndarray, Y: np.ndarray, observed: np.ndarray | None
+) -> Prediction:
+    train, query = inputs.rows(fit), query_part(inputs, ask)
+    everything = np.ones(len(ask), dtype=bool)
+    if hasattr(head, "weights") and observed is None and job.run.target == "effects":
+        return Prediction(None, sparse.csr_matrix(head.weights(train, query)), everything)
+    values = predict_target(head.fit(train, Y, observed), query, job.run.target, job.run.samples)
+    if not np.isfinite(values).all():
+        raise ValueError(f"{job.run.head} predicted {int((~np.isfinite(values)).sum())} non-finite values")
+    return Prediction(values, None, everything)
+
+
+def _fallback(job: Job, raw: Raw, n: int, train: np.ndarray) -> Prediction:
+    """The fallback for every query row: the context mean (of all contexts where this one has no training rows)."""
+    smoother = job.registry.get("heads", FALLBACK).make()
+    inputs = replace(raw.inputs, X=raw.inputs.X[:, :0], blocks=())
+    weights = sparse.csr_matrix(
+        smoother.weights(inputs.rows(np.arange(n)), query_part(inputs, np.arange(n, len(inputs))))
+    )
+    nobody = np.zeros(len(inputs) - n, dtype=bool)
+    Y, observed = target_values(job.data, train, job.run.target)
+    if job.run.target == "effects":
+        return Prediction(None, weights, nobody) if observed is None else Prediction(_product(weights, Y), None, nobody)
+    if job.run.target == "labels":
+        shares = np.stack([_product(weights, (label == Y).astype(np.float32)) for label in (-1, 0, 1)], axis=2)
+        return Prediction(shares, None, nobody)
+    shift = _product(weights, Y)
+    cells = [_controls(job, int(code), i) for i, code in enumerate(inputs.context[n:])]
+    return Prediction(np.stack([c + s for c, s in zip(cells, shift, strict=True)]).astype(np.float32), None, nobody)
+
+
+def _controls(job: Job, context: int, row: int) -> np.ndarray:
+    """``samples`` half-A control cells of a context, drawn with replacement from the run's own stream."""
+    cells = job.data.training(job.train).cells
+    if cells is None:
+        raise UserError(f"{job.data.name} has no cells; a population prediction needs them")
+    pool = cells.controls(context)
+    draw = np.random.default_rng(stream(*map(str, sorted(job.run.coordinates().items())), "controls", row))
+    return pool[draw.integers(len(pool), size=job.run.samples)]
+
+
+def _product(weights: sparse.csr_matrix, Y: np.ndarray) -> np.ndarray:
+    return np.asarray(weights @ Y.astype(np.float64), dtype=np.float32)
+
+
+def _mix(done: Prediction, fallback: Prediction, where: np.ndarray, fit: np.ndarray, Y: np.ndarray) -> Prediction:
+    """Covered rows (positions ``where``) from the head, the rest from the fallback; ``Y`` are all training effects."""
+    m = len(fallback.covered)
+    has = np.zeros(m, dtype=bool)
+    has[where] = True
+    if done.weights is not None and fallback.weights is not None:
+        place = sparse.csr_matrix((np.ones(len(fit)), (np.arange(len(fit)), fit)), shape=(len(fit), len(Y)))
+        keep = sparse.diags((~has).astype(np.float64)) @ fallback.weights
+        put = sparse.csr_matrix((np.ones(len(where)), (where, np.arange(len(where)))), shape=(m, len(where)))
+        return Prediction(None, sparse.csr_matrix(keep + put @ done.weights @ place), has)
+    base = fallback.values if fallback.values is not None else _product(fallback.weights, Y)
+    values = base.copy()
+    values[where] = done.values
+    return Prediction(values, None, has)
+
+
+def _merge(job: Job, parts: Sequence[_Part]) -> Prediction:
+    m, position = len(job.query), {row: i for i, row in enumerate(job.train.tolist())}
+    covered_rows = np.zeros(m, dtype=bool)
+    choices: dict[str, Choice] = {}
+    dim = 0
+    for part in parts:
+        covered_rows[part.query] = part.prediction.covered
+        choices |= part.prediction.choices
+        dim = max(dim, part.prediction.dim)
+    if all(part.prediction.weights is not None for part in parts):
+        blocks = [part.prediction.weights.tocoo() for part in parts]
+        rows = np.concatenate([part.query[b.row] for part, b in zip(parts, blocks, strict=True)])
+        where = [np.array([position[r] for r in part.train.tolist()]) for part in parts]
+        columns = np.concatenate([w[b.col] for w, b in zip(where, blocks, strict=True)])
+        values = np.concatenate([b.data for b in blocks])
+        weights = sparse.csr_matrix((values, (rows, columns)), shape=(m, len(job.train)))
+        weights.sort_indices()
+        return Prediction(None, weights, covered_rows, choices, dim)
+    dense = [
+        p.prediction.values
+        if p.prediction.values is not None
+        else _product(p.prediction.weights, job.data.effects[p.train])
+        for p in parts
+    ]
+    values = np.zeros((m, *dense[0].shape[1:]), dtype=np.float32)
+    for part, value in zip(parts, dense, strict=True):
+        values[part.query] = value
+    return Prediction(values, None, covered_rows, choices, dim)

@@ -1,0 +1,236 @@
+"""From a grid file or command line to runs: product of axes, baselines, permutations, skips with their reason."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from embbench.cache.keys import REVISION, array_digest, code_of, digest
+from embbench.core import PerturbationDataset, Run, UserError
+from embbench.grid.fit import FALLBACK
+from embbench.grid.names import registry_of
+from embbench.grid.screens import screen, split_digest, split_of
+from embbench.grid.vectors import component_facts, compute_embedding, spec_facts, wanted_names
+from embbench.registry import Registry
+
+if TYPE_CHECKING:
+    from embbench.grid.config import Grid
+
+BARE = {
+    "l2": "l2_notarget",
+    "mse": "mse_notarget",
+    "rmse": "rmse_notarget",
+    "mae": "mae_notarget",
+    "pearson": "pearson_notarget",
+    "spearman": "spearman_notarget",
+    "cosine": "cosine_notarget",
+}
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One run of a plan: its keys, its role in the table, and why it is skipped (empty when it is not)."""
+
+    run: Run
+    key: str
+    config: str
+    role: str
+    reason: str = ""
+
+
+def metric_names(registry: Registry, names: list[str], target: str) -> list[str]:
+    """Registered metrics of the target; bare names become ``_notarget``, ambiguous ones are refused.
+
+    Raises
+    ------
+    UserError
+        ``r2`` (two meanings) or an unknown name.
+    """
+    out = []
+    for name in names:
+        full = BARE.get(name, name)
+        known = [e.name for e in registry.entries("metrics")]
+        variants = [k for k in known if k.startswith(f"{full}_")]
+        if full not in known and variants:
+            raise UserError(f"metric {name!r} is ambiguous: choose one of {', '.join(variants)}")
+        out.append(registry.get("metrics", full).name)
+    if target != "effects":
+        out = [e.name for e in registry.entries("metrics") if e.make().target == target]
+    return list(dict.fromkeys(out))
+
+
+def plan(grid: Grid, paths: tuple[str, ...] = ()) -> list[Planned]:
+    """Every run of the grid, in a fixed order, each once; skipped ones with their reason.
+
+    Raises
+    ------
+    UserError
+        A name that does not exist, or a dataset that the split does not fit.
+    """
+    registry = registry_of(paths)
+    registry.get("metrics", grid.select)
+    metric_names(registry, grid.metrics, grid.target)
+    for kind, names in (("embeddings", grid.emb), ("heads", grid.head), ("features", grid.features)):
+        for name in names:
+            for part in name.split("+") if kind == "embeddings" else [name]:
+                if part != "none":
+                    registry.parse(kind, part)
+    if bad := set(grid.combine) - {"sum", "mean", "concat"}:
+        raise UserError(f"combine {sorted(bad)}: expected sum, mean or concat")
+    out: dict[str, Planned] = {}
+    for name, split, seed in product(grid.dataset, grid.split, grid.seed):
+        for planned in _plan_one(grid, registry, paths, name, split, seed):
+            out.setdefault(planned.key, planned)
+    return list(out.values())
+
+
+def _plan_one(
+    grid: Grid, registry: Registry, paths: tuple[str, ...], name: str, split_name: str, seed: int
+) -> Iterator[Planned]:
+    data = screen(name, grid.genes, paths)
+    spec = str(data.meta.get("default_split", "unseen_perturbation")) if split_name == "default" else split_name
+    split = split_of(name, spec, grid.genes, seed, paths)
+    marks = {f.name: array_digest(f.train, f.test) for f in split.folds}
+    shared = {"data": data.meta["digest"], "split": split_digest(split)}
+    base = Run(
+        dataset=name,
+        split=spec,
+        fold="",
+        head="",
+        seed=seed,
+        scope=grid.scope,
+        target=grid.target,
+        select=grid.select,
+        genes=grid.genes,
+        strict_context=grid.strict_context,
+        samples=grid.samples,
+    )
+    reasons: dict[tuple[str, ...], str] = {}
+    for run, role in _configurations(grid, registry, data, split.kind, base):
+        why = reasons.setdefault(_compatibility_key(run), unmet(registry, data, run, split.folds[0].train))
+        facts = {**shared, **_facts(registry, run), "run": {k: v for k, v in run.coordinates().items() if k != "fold"}}
+        config = digest(facts)
+        for fold in split.folds:
+            each = replace(run, fold=fold.name)
+            yield Planned(each, digest([config, fold.name, marks[fold.name]]), config, role, why)
+
+
+def _compatibility_key(run: Run) -> tuple[str, ...]:
+    return run.head, run.embedding, run.context_embedding, run.graph, run.target
+
+
+@functools.lru_cache(maxsize=4096)
+def _component(registry: Registry, kind: str, text: str) -> Any:
+    return spec_facts(registry, text) if kind == "embeddings" else component_facts(registry.parse(kind, text))
+
+
+def _facts(registry: Registry, run: Run) -> dict[str, Any]:
+    used = [b for b in (*run.blocks(), run.context_embedding) if b != "none"]
+    return {
+        "revision": REVISION,
+        "fallback": code_of(registry.get("heads", FALLBACK).module),
+        "head": _component(registry, "heads", run.head),
+        "features": _component(registry, "features", run.features),
+        "vectors": [_component(registry, "embeddings", b) for b in used],
+        "graph": _component(registry, "graphs", run.graph) if run.graph != "none" else None,
+    }
+
+
+def _configurations(
+    grid: Grid, registry: Registry, data: PerturbationDataset, kind: str, base: Run
+) -> Iterator[tuple[Run, str]]:
+    """Configurations in table order: baselines, then each embedding with its permutations."""
+    contexts = _context_axis(grid, data)
+    if grid.baselines and grid.target == "effects":
+        names = ["no_change", "context_mean"]
+        names += ["perturbation_mean"] if kind in ("context", "transfer", "given") else []
+        names += ["additive"] if any(len(e) > 1 for e in data.entities) else []
+        for name in names:
+            yield replace(base, head=name), "baseline"
+    embeddings = list(dict.fromkeys([*grid.emb, *(["random"] if grid.baselines and grid.emb else [])]))
+    axes = product(contexts, grid.combine, grid.features, grid.graph, grid.head)
+    for context, combine, features, graph, head in axes:
+        declared = registry.parse("heads", head).entry.load()
+        run = replace(base, head=head, context_embedding=context, combine=combine, features=features, graph=graph)
+        if not declared.needs_embedding:
+            context = context if declared.needs_context_vector else "none"
+            plain = replace(base, head=head, context_embedding=context, graph=graph if declared.needs_graph else "none")
+            role = "baseline" if head in ("no_change", "context_mean", "perturbation_mean", "additive") else "method"
+            yield plain, role
+            if context != "none":
+                yield from _permuted(grid, declared, plain)
+            continue
+        for embedding in embeddings or (["none"] if context != "none" else []):
+            each = replace(run, embedding=embedding)
+            yield each, _role(registry, each)
+            if _role(registry, each) == "method":
+                yield from _permuted(grid, declared, each)
+
+
+def _context_axis(grid: Grid, data: PerturbationDataset) -> list[str]:
+    default = str(data.meta.get("default_context_embedding") or "none")
+    return list(dict.fromkeys(default if c == "default" else c for c in grid.context_emb))
+
+
+def _role(registry: Registry, run: Run) -> str:
+    names = [*run.blocks(), *([run.context_embedding] if run.context_embedding != "none" else [])]
+    if any(registry.parse("embeddings", n).entry.load().oracle for n in names):
+        return "oracle"
+    return "random" if run.embedding == "random" else "method"
+
+
+def _permuted(grid: Grid, head: type, run: Run) -> Iterator[tuple[Run, str]]:
+    """The same configuration with the names of its vectors shuffled: what the embedding has to beat."""
+    for draw in range(grid.permutations.get("trained" if head.trained else "smoother", 0)):
+        tail = f":draw={draw}" if draw else ""
+        if run.embedding != "none":
+            shuffled = "+".join(f"permuted:{b}{tail}" for b in run.blocks())
+            yield replace(run, embedding=shuffled), "permuted"
+        elif run.context_embedding != "none":
+            yield replace(run, context_embedding=f"permuted:{run.context_embedding}{tail}"), "permuted"
+
+
+def unmet(registry: Registry, data: PerturbationDataset, run: Run, train: np.ndarray) -> str:
+    """Why a configuration cannot run on a screen; empty when it can. Static vectors are extracted on the way."""
+    head = registry.parse("heads", run.head).entry.load()
+    if run.target not in head.targets:
+        return f"head {run.head} predicts {' and '.join(head.targets)}, not {run.target}"
+    if run.target == "labels" and data.labels is None:
+        return f"dataset {data.name} has no labels"
+    needs = [
+        ("needs_cells", data.cells is not None, "single cells"),
+        ("needs_baseline", data.baseline is not None, "control means"),
+        ("needs_graph", run.graph != "none", "a graph (--graph)"),
+        ("needs_context_vector", run.context_embedding != "none", "a context embedding (--context-emb)"),
+    ]
+    if missing := [what for flag, met, what in needs if getattr(head, flag) and not met]:
+        return f"head {run.head} needs {' and '.join(missing)}"
+    if run.target == "population" and data.cells is None:
+        return f"dataset {data.name} has no cells"
+    for text in (*run.blocks(), *([run.context_embedding] if run.context_embedding != "none" else [])):
+        if why := _unusable(registry, data, text, train, context=text == run.context_embedding):
+            return why
+    return ""
+
+
+def _unusable(registry: Registry, data: PerturbationDataset, text: str, train: np.ndarray, *, context: bool) -> str:
+    inner = registry.parse("embeddings", text).overrides.get("of")
+    if isinstance(inner, str):
+        return _unusable(registry, data, inner, train, context=context)
+    entry = registry.parse("embeddings", text).entry
+    entity = entry.load().entity
+    if not context and entity not in ("any", data.entity_type):
+        return f"embedding {text} holds {entity}s, the dataset perturbs {data.entity_type}s"
+    try:
+        table = compute_embedding(registry, text, data, train)
+    except UserError as error:
+        return str(error)
+    known = set(wanted_names(table.entity if table.entity == "context" else data.entity_type, data))
+    if not known & set(table.names.tolist()):
+        return f"embedding {text} has no vector for any of the {len(known)} names of {data.name}"
+    return ""

@@ -1,0 +1,245 @@
+"""The results folder: screens, splits, plans, predictions and scores; movable, and all that the report needs."""
+
+from __future__ import annotations
+
+import functools
+import json
+import warnings
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+from embbench.cache.keys import digest
+from embbench.cache.screens import load_screen, save_screen
+from embbench.cache.store import (
+    DamagedFileError,
+    check_seal,
+    read_h5,
+    read_record,
+    read_whole,
+    replacing,
+    set_aside,
+    write_h5,
+)
+from embbench.core import Fold, PerturbationDataset, Run, Split, UserError
+from embbench.grid.fit import Prediction
+from embbench.grid.plan import Planned
+from embbench.grid.screens import split_digest
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A stored prediction: ``values`` as scored (float32), ``weights`` when it was stored that way."""
+
+    run: Run
+    facts: dict[str, Any]
+    rows: np.ndarray
+    train: np.ndarray
+    covered: np.ndarray
+    values: np.ndarray
+    weights: sparse.csr_matrix | None
+
+
+class Results:
+    """One results folder.
+
+    Parameters
+    ----------
+    folder : created on first write.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
+        if self.folder.exists() and not self.folder.is_dir():
+            raise UserError(f"{self.folder} is a file, expected a results folder; name another one with --out")
+
+    def path(self, kind: str, key: str, suffix: str = "h5") -> Path:
+        """File of an artefact: ``<folder>/<kind>/<key>.<suffix>``."""
+        return self.folder / kind / f"{key}.{suffix}"
+
+    def add_screen(self, data: PerturbationDataset) -> None:
+        """Keep the condition level of a screen once, by digest."""
+        path = self.path("datasets", data.meta["digest"])
+        if self.valid(path, "screen") is None:
+            save_screen(path, data)
+
+    def screen(self, key: str) -> PerturbationDataset:
+        """The kept screen of that digest (without cells)."""
+        return load_screen(self._whole("datasets", key))
+
+    def add_split(self, split: Split) -> str:
+        """Keep the rows of every fold; returns the split's digest."""
+        key = split_digest(split)
+        path = self.path("splits", key)
+        if self.valid(path, "split") is None:
+            arrays = {
+                f"{f.name}/{part}": getattr(f, part) for f in split.folds for part in ("train", "test", "validation")
+            }
+            arrays = {k.replace("/", "|"): v for k, v in arrays.items()}
+            arrays |= {
+                f"{f.name}|groups": np.asarray(f.groups, dtype=object) for f in split.folds if f.groups is not None
+            }
+            write_h5(
+                path,
+                "split",
+                arrays,
+                {"kind": split.kind, "units": [list(u) for u in split.units], "folds": [f.name for f in split.folds]},
+            )
+        return key
+
+    def split(self, key: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Arrays ``<fold>|train`` ... and facts (kind, units, folds) of a kept split."""
+        return read_h5(self._whole("splits", key), "split")
+
+    def valid(self, path: Path, kind: str) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
+        """The artefact, or None when it is absent or damaged (then it is set aside, and said)."""
+        return read_whole(path, kind)
+
+    def _whole(self, kind: str, key: str) -> Path:
+        """The path of an artefact whose every byte has been checked (once per process)."""
+        path = self.path(kind, key)
+        try:
+            stat = path.stat()
+            _check_once(path, stat.st_ino, stat.st_mtime_ns)
+        except FileNotFoundError:
+            raise UserError(f"{path} is gone; run embbench grid --out {self.folder} again") from None
+        except DamagedFileError as error:
+            raise DamagedFileError(
+                f"{error}; run embbench grid --out {self.folder} again, it is computed anew"
+            ) from None
+        return path
+
+    def add_plan(self, planned: list[Planned], facts: dict[str, Any]) -> None:
+        """Keep what a grid consists of; a plan with the same runs is the same file."""
+        body = {"facts": facts, "runs": [{**asdict(p), "run": p.run.coordinates()} for p in planned]}
+        path = self.path("plans", digest(body), "json")
+        if _plan(path) is None:
+            with replacing(path) as temporary:
+                temporary.write_text(json.dumps(body, indent=1), encoding="utf-8")
+
+    def plans(self) -> list[dict[str, Any]]:
+        """All kept plans.
+
+        Raises
+        ------
+        UserError
+            The folder holds no whole one.
+        """
+        found = [body for path in sorted((self.folder / "plans").glob("*.json")) if (body := _plan(path)) is not None]
+        if not found:
+            raise UserError(
+                f"{self.folder} holds no results (no plans/*.json); run embbench grid --out {self.folder} first"
+            )
+        return found
+
+    def done(self, key: str) -> bool:
+        """Whether a whole, undamaged prediction of that key is there."""
+        return self.valid(self.path("predictions", key), "prediction") is not None
+
+    def add_prediction(self, planned: Planned, data: PerturbationDataset, fold: Fold, made: Prediction) -> None:
+        """Write a prediction as sparse weights or as values, whichever is smaller; clears an earlier failure."""
+        rows, train = fold.test, fold.train
+        arrays = {"rows": rows, "train": train, "covered": made.covered}
+        if fold.groups is not None:
+            arrays["groups"] = np.asarray(fold.groups, dtype=object)
+        weights, genes = made.weights, data.effects.shape[1]
+        if weights is not None and 12 * weights.nnz + 8 * len(rows) < 4 * len(rows) * genes:
+            arrays |= {
+                "weights|data": weights.data,
+                "weights|indices": weights.indices.astype(np.int32),
+                "weights|indptr": weights.indptr.astype(np.int64),
+            }
+        else:
+            arrays["values"] = made.values if made.values is not None else from_weights(weights, data.effects[train])
+        facts = {
+            "run": planned.run.coordinates(),
+            "config": planned.config,
+            "role": planned.role,
+            "dataset": data.meta["digest"],
+            "dim": made.dim,
+            "chosen": {k: {"params": c.params, "trials": c.trials, "score": c.score} for k, c in made.choices.items()},
+        }
+        write_h5(self.path("predictions", planned.key), "prediction", arrays, facts, {"cpu_seconds": made.cpu_seconds})
+        self.path("failures", planned.key, "json").unlink(missing_ok=True)
+
+    def prediction(self, key: str, data: PerturbationDataset) -> Stored:
+        """Read a prediction back; ``data`` is the screen it was made on."""
+        arrays, facts = read_h5(self._whole("predictions", key), "prediction")
+        weights = None
+        if "weights|data" in arrays:
+            parts = (arrays["weights|data"], arrays["weights|indices"], arrays["weights|indptr"])
+            weights = sparse.csr_matrix(parts, shape=(len(arrays["rows"]), len(arrays["train"])))
+        values = arrays["values"] if weights is None else from_weights(weights, data.effects[arrays["train"]])
+        return Stored(
+            Run(**facts["run"]), facts, arrays["rows"], arrays["train"], arrays["covered"].astype(bool), values, weights
+        )
+
+    def rows(self, key: str) -> dict[str, np.ndarray]:
+        """Test rows, coverage and groups of a prediction, and its training rows, without the predicted values."""
+        import h5py
+
+        with h5py.File(self._whole("predictions", key), "r") as file:
+            out = {name: file[name][...] for name in ("rows", "train", "covered")}
+            groups = file["groups"].asstr()[...] if "groups" in file else np.full(len(out["rows"]), "", dtype=object)
+        return {**out, "covered": out["covered"].astype(bool), "groups": groups}
+
+    def facts(self, key: str) -> dict[str, Any]:
+        """Attributes and times of a prediction, without reading it through."""
+        import h5py
+
+        path = self._whole("predictions", key)
+        with h5py.File(path, "r") as file:
+            attributes = json.loads(file.attrs["attributes"])
+            share = float(np.mean(file["covered"][...])) if file["covered"].size else 0.0
+            return {
+                **attributes,
+                **read_record(path),
+                "coverage": share,
+                "n_test": file["rows"].size,
+                "n_train": file["train"].size,
+            }
+
+    def add_failure(self, key: str, message: str) -> None:
+        """Record why a run failed; the next start of the grid tries it again."""
+        path = self.path("failures", key, "json")
+        with replacing(path) as temporary:
+            temporary.write_text(json.dumps({"message": message}), encoding="utf-8")
+
+    def failure(self, key: str) -> str:
+        """The message of a failed run, empty when there is none."""
+        path = self.path("failures", key, "json")
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))["message"]
+        except FileNotFoundError:
+            return ""
+        except (ValueError, KeyError, TypeError):
+            return f"failed; {path} is damaged, so the message is lost"
+
+
+@functools.lru_cache(maxsize=100_000)
+def _check_once(path: Path, inode: int, mtime_ns: int) -> None:
+    check_seal(path)
+
+
+def _plan(path: Path) -> dict[str, Any] | None:
+    """A kept plan; None when it is absent or does not match its name (then it is set aside, and said)."""
+    try:
+        body = json.loads(path.read_text(encoding="utf-8"))
+        if digest(body) == path.stem:
+            return body
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        pass
+    warnings.warn(
+        f"{path}: does not match its name (a bit was changed); set aside as {set_aside(path).name}", stacklevel=2
+    )
+    return None
+
+
+def from_weights(weights: sparse.csr_matrix, effects: np.ndarray) -> np.ndarray:
+    """Prediction (m, g) float32 of a smoother: ``weights`` (m, n_train) times training effects (n_train, g)."""
+    return np.asarray(weights @ effects.astype(np.float64), dtype=np.float32)

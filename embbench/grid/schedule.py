@@ -1,0 +1,258 @@
+"""Run a plan over a local process pool: resumable, with progress, failures kept apart from results."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+import warnings
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from embbench.cache.home import home
+from embbench.cache.store import sweep
+from embbench.core import Run, UserError
+from embbench.grid.fit import fold_of, job_of, predict
+from embbench.grid.plan import Planned, plan
+from embbench.grid.results import Results
+from embbench.grid.screens import screen, split_of
+
+if TYPE_CHECKING:
+    from embbench.grid.config import Grid
+
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one run ended: ``done`` or ``failed`` with the message, what it warned of, and its wall seconds."""
+
+    key: str
+    status: str
+    message: str = ""
+    seconds: float = 0.0
+    notices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Tally:
+    """How a grid ended; ``notices`` counts the runs behind each warning."""
+
+    done: int
+    reused: int
+    skipped: int
+    failed: int
+    messages: tuple[str, ...] = ()
+    notices: tuple[tuple[str, int], ...] = ()
+
+
+def run_grid(
+    grid: Grid,
+    out: Path,
+    *,
+    workers: int = 1,
+    paths: tuple[str, ...] = (),
+    progress: Callable[[Outcome | None, int, int], None] | None = None,
+) -> Tally:
+    """Run what is not there yet; what exists is read, never refitted.
+
+    Parameters
+    ----------
+    grid : axes and options.
+    out : results folder; start the same grid again after a kill and it goes on where it was.
+    workers : processes; the number never changes a result (one thread each).
+    paths : further registry files.
+    progress : called with (outcome, finished, total) after every run, and with None once at the start.
+
+    Raises
+    ------
+    UserError
+        Bad names or options; nothing is written then.
+    """
+    if workers < 1:
+        raise UserError(f"--workers must be at least 1, got {workers}")
+    with one_thread():  # also while planning, which loads screens and extracts embeddings
+        try:
+            return _run(plan(grid, paths), grid, Results(out), workers, paths, progress)
+        finally:
+            sweep(Path(out))  # workers that were killed just now leave theirs behind
+
+
+def _run(
+    planned: list[Planned],
+    grid: Grid,
+    results: Results,
+    workers: int,
+    paths: tuple[str, ...],
+    progress: Callable[[Outcome | None, int, int], None] | None,
+) -> Tally:
+    _keep(results, planned, grid, paths)
+    sweep(results.folder)
+    sweep(home())
+    open_runs = [p for p in planned if not p.reason]
+    todo = [p for p in open_runs if not results.done(p.key)]
+    reused = len(open_runs) - len(todo)
+    failed: list[Outcome] = []
+    notices: Counter[str] = Counter()
+    finished = reused
+    if progress:
+        progress(None, finished, len(open_runs))
+    for outcome in _outcomes(_tasks(todo), str(results.folder.resolve()), paths, workers):
+        finished += 1
+        notices.update(outcome.notices)
+        if outcome.status == "failed":
+            failed.append(outcome)
+        if progress:
+            progress(outcome, finished, len(open_runs))
+    messages = tuple(dict.fromkeys(o.message for o in failed))
+    return Tally(
+        len(open_runs) - len(failed),
+        reused,
+        len(planned) - len(open_runs),
+        len(failed),
+        messages,
+        tuple(notices.most_common()),
+    )
+
+
+def _keep(results: Results, planned: list[Planned], grid: Grid, paths: tuple[str, ...]) -> None:
+    kinds = {}
+    for run in {(p.run.dataset, p.run.split, p.run.seed): p.run for p in planned}.values():
+        results.add_screen(screen(run.dataset, run.genes, paths))
+        split = split_of(run.dataset, run.split, run.genes, run.seed, paths)
+        results.add_split(split)
+        kinds[f"{run.dataset}|{run.split}"] = split.kind
+    results.add_plan(planned, {"kinds": kinds, "grid": grid.model_dump(), "registry": [Path(p).name for p in paths]})
+
+
+def _tasks(todo: list[Planned]) -> list[list[Planned]]:
+    """Runs that share vectors go to one worker, in chunks small enough to keep progress honest."""
+    groups: dict[tuple[Any, ...], list[Planned]] = {}
+    for p in todo:
+        groups.setdefault((p.run.dataset, p.run.split, p.run.embedding.partition(":draw=")[0]), []).append(p)
+    return [group[i : i + 8] for group in groups.values() for i in range(0, len(group), 8)]
+
+
+def _outcomes(tasks: list[list[Planned]], out: str, paths: tuple[str, ...], workers: int) -> Iterator[Outcome]:
+    if workers > 1 and len(tasks) > 1:
+        yield from _pooled(tasks, out, paths, workers)
+        return
+    for planned in (p for task in tasks for p in task):
+        yield run_one(planned, out, paths)
+
+
+def _pooled(tasks: list[list[Planned]], out: str, paths: tuple[str, ...], workers: int) -> Iterator[Outcome]:
+    """Tasks over a pool; where a worker dies, those in flight are run again alone and the others in a new pool."""
+    queue = deque(tasks)
+    while queue:
+        flying: dict[Future, list[Planned]] = {}
+        with pool_of(workers) as pool, contextlib.suppress(BrokenProcessPool):
+            while queue or flying:
+                while queue and len(flying) <= workers:
+                    future = pool.submit(run_task, queue[0], out, paths)
+                    flying[future] = queue.popleft()
+                for future in wait(flying, return_when=FIRST_COMPLETED).done:
+                    yield from future.result()
+                    del flying[future]
+        yield from _alone([p for task in flying.values() for p in task], out, paths)
+
+
+def _alone(suspects: list[Planned], out: str, paths: tuple[str, ...]) -> Iterator[Outcome]:
+    """Runs whose worker died, one at a time: the one that ends its worker again fails, the others are done."""
+    results, queue = Results(Path(out)), deque(suspects)
+    while queue:
+        with pool_of(1) as pool:
+            try:
+                while queue:
+                    done = results.done(queue[0].key)
+                    yield Outcome(queue[0].key, "done") if done else pool.submit(run_one, queue[0], out, paths).result()
+                    queue.popleft()
+            except BrokenProcessPool as error:
+                dead = queue.popleft()
+                message = _message(dead.run, f"its worker died twice ({type(error).__name__}); out of memory?")
+                results.add_failure(dead.key, message)
+                yield Outcome(dead.key, "failed", message)
+
+
+@contextlib.contextmanager
+def pool_of(workers: int) -> Iterator[Executor]:
+    """A process pool with one thread per worker; on an error or interrupt its workers are killed, not waited for."""
+    from loky import ProcessPoolExecutor
+
+    environment = dict.fromkeys(THREADS, "1") | {"EMBBENCH_HOME": str(home())}
+    pool = ProcessPoolExecutor(workers, env=environment, initializer=_follow, initargs=(os.getpid(),))
+    try:
+        yield pool
+    except BaseException:
+        pool.shutdown(wait=True, kill_workers=True)
+        raise
+    pool.shutdown(wait=True)
+
+
+def _follow(parent: int) -> None:
+    """End this worker soon after its parent: a killed grid must not leave processes that wait for work for ever."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def run_task(task: list[Planned], out: str, paths: tuple[str, ...]) -> list[Outcome]:
+    """All runs of one task, in a worker."""
+    with one_thread():
+        return [run_one(planned, out, paths) for planned in task]
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """One thread for BLAS, torch and faiss: the number of threads can change the last bit of a sum.
+
+    The environment is for libraries that are loaded later, the limits for those that are there.
+    """
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    threads, environment = torch.get_num_threads(), {name: os.environ.get(name) for name in THREADS}
+    torch.set_num_threads(1)
+    os.environ.update(dict.fromkeys(THREADS, "1"))
+    try:
+        with threadpool_limits(1):
+            yield
+    finally:
+        torch.set_num_threads(threads)
+        for name, value in environment.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
+
+
+def run_one(planned: Planned, out: str, paths: tuple[str, ...]) -> Outcome:
+    """Fit, predict and store one run; a failure is recorded and reported, it does not stop the grid."""
+    results, run, began, message = Results(Path(out)), planned.run, time.perf_counter(), ""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            job = job_of(run, paths)
+            split = split_of(run.dataset, run.split, run.genes, run.seed, paths)
+            results.add_prediction(planned, job.data, fold_of(split, run.fold), predict(job))
+        except Exception as error:
+            # the one broad except of the package: a grid of thousands of runs must go on
+            if os.environ.get("EMBBENCH_DEBUG"):
+                raise
+            message = _message(run, f"{type(error).__name__}: {error}")
+            results.add_failure(planned.key, message)
+    notices = tuple(dict.fromkeys(f"{run.head}: {w.message}" for w in caught if issubclass(w.category, UserWarning)))
+    return Outcome(planned.key, "failed" if message else "done", message, time.perf_counter() - began, notices)
+
+
+def _message(run: Run, why: str) -> str:
+    return f"{run.embedding} x {run.head} on {run.dataset} {run.fold}: {why}"

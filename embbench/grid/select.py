@@ -1,0 +1,188 @@
+"""Hyper-parameters by inner folds that hold out whole units of the training rows; every head gets the same protocol."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+from embbench.core import Inputs, Metric, Truth
+from embbench.grid.inputs import Raw
+from embbench.numerics.folds import inner_folds
+from embbench.registry import Spec
+
+FOLDS = 5
+QUADRATIC = {
+    "l2_all": np.sqrt,
+    "mse_all": lambda total: total,
+    "rmse_all": np.sqrt,
+}  # of the squared error over all genes
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What selection chose: parameters, number of candidate settings tried, and their best inner score."""
+
+    params: dict[str, Any]
+    trials: int
+    score: float | None = None
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Training rows as selection sees them (covered rows only; nothing of the outer test rows).
+
+    Parameters
+    ----------
+    raw : inputs of the training rows before features.
+    Y : (n, g) training effects or labels, filled where unobserved.
+    observed : (n, g) bool or None.
+    truth : builds the `Truth` of some training rows from training effects.
+    features : the feature spec, refitted in every inner fold.
+    target : ``effects``, ``labels`` or ``population``.
+    samples : cells per condition for population heads.
+    """
+
+    raw: Raw
+    Y: np.ndarray
+    observed: np.ndarray | None
+    truth: Callable[[np.ndarray], Truth]
+    features: Spec
+    target: str = "effects"
+    samples: int = 100
+
+
+def settings(spec: Spec) -> list[dict[str, Any]]:
+    """Candidate parameters with the user's own taking precedence, repeats removed, order kept."""
+    merged = [{**c, **spec.overrides} for c in spec.entry.load().candidates()]
+    return [c for i, c in enumerate(merged) if c not in merged[:i]]
+
+
+def choose(spec: Spec, problem: Problem, metric_name: str, metric: Metric, seed: int) -> Choice:
+    """The candidate with the best mean inner score; ties go to the earlier candidate.
+
+    Parameters
+    ----------
+    spec : the head.
+    problem : training rows.
+    metric_name, metric : the registered score that selection optimises.
+    seed : of the inner folds and of heads that take one.
+
+    Notes
+    -----
+    For linear smoothers under ``l2_all``, ``mse_all`` and ``rmse_all`` no prediction is made: with ``K = Y Y'`` the
+    squared error of ``p = w Y`` against row ``t`` is ``w K w' - 2 w K_t + K_tt``.
+    """
+    candidates = settings(spec)
+    folds = inner_folds(problem.raw.inputs.units, FOLDS, seed) if len(candidates) > 1 else []
+    folds = [(fit, held) for fit, held in folds if len(fit) and len(held)]
+    if not folds:
+        return Choice(candidates[0], 0)
+    smoother = hasattr(spec.entry.load(), "weights") and problem.observed is None and problem.target == "effects"
+    gram = None
+    if smoother and metric_name in QUADRATIC:
+        Y = problem.Y.astype(np.float64)
+        gram = Y @ Y.T
+    totals, count = np.zeros(len(candidates)), np.zeros(len(candidates))
+    for fit, held in folds:
+        inputs = problem.raw.featured(problem.features, fit)
+        train, query = inputs.rows(fit), _queries(inputs, held)
+        if gram is not None:
+            scores = _quadratic(spec, candidates, train, query, gram, fit, held)
+            values = np.array(
+                [QUADRATIC[metric_name](s / (problem.Y.shape[1] if "l2" not in metric_name else 1)) for s in scores]
+            )
+        else:
+            values = np.array(
+                [metric(p, problem.truth(held)) for p in _explicit(spec, candidates, train, query, problem, fit, seed)]
+            )
+        totals += np.nansum(values, axis=1)
+        count += np.isfinite(values).sum(axis=1)
+    mean = np.divide(
+        totals, count, out=np.full(len(totals), np.inf if metric.best == "low" else -np.inf), where=count > 0
+    )
+    best = int(np.argmin(mean) if metric.best == "low" else np.argmax(mean))
+    return Choice(candidates[best], len(candidates), float(mean[best]) if np.isfinite(mean[best]) else None)
+
+
+def _queries(inputs: Inputs, held: np.ndarray) -> Inputs:
+    from embbench.grid.inputs import query_part
+
+    return query_part(inputs, held)
+
+
+def all_weights(
+    spec: Spec, candidates: list[dict[str, Any]], train: Inputs, query: Inputs
+) -> Iterator[np.ndarray | sparse.csr_matrix]:
+    """Smoother matrices of all candidates; heads that can share work between them offer ``path``."""
+    head = spec.entry.load()
+    if hasattr(head, "path"):
+        yield from head.path([spec.entry.make(**c) for c in candidates], train, query)
+    else:
+        for candidate in candidates:
+            yield spec.entry.make(**candidate).weights(train, query)
+
+
+def _quadratic(
+    spec: Spec,
+    candidates: list[dict[str, Any]],
+    train: Inputs,
+    query: Inputs,
+    gram: np.ndarray,
+    fit: np.ndarray,
+    held: np.ndarray,
+) -> list[np.ndarray]:
+    inner, cross, own = gram[np.ix_(fit, fit)], gram[np.ix_(fit, held)], gram[held, held]
+    out = []
+    for weights in all_weights(spec, candidates, train, query):
+        mixed = weights @ inner
+        if sparse.issparse(weights):
+            quadratic, linear = weights.multiply(mixed).sum(axis=1), weights.multiply(cross.T).sum(axis=1)
+        else:
+            quadratic, linear = (weights * mixed).sum(axis=1), (weights * cross.T).sum(axis=1)
+        out.append(np.maximum(np.asarray(quadratic).ravel() - 2 * np.asarray(linear).ravel() + own, 0))
+    return out
+
+
+def _explicit(
+    spec: Spec,
+    candidates: list[dict[str, Any]],
+    train: Inputs,
+    query: Inputs,
+    problem: Problem,
+    fit: np.ndarray,
+    seed: int,
+) -> Iterator[np.ndarray]:
+    observed = None if problem.observed is None else problem.observed[fit]
+    for candidate in candidates:
+        head = make_head(spec, seed, **candidate).fit(train, problem.Y[fit], observed)
+        yield predict_target(head, query, problem.target, problem.samples)
+
+
+def make_head(spec: Spec, seed: int, **params: Any) -> Any:
+    """A fresh head; heads whose constructor takes a ``seed`` get it unless the user set one."""
+    import inspect
+
+    takes = "seed" in inspect.signature(spec.entry.load().__init__).parameters
+    given = "seed" in {**spec.overrides, **params}
+    return spec.make(
+        **({"seed": seed} if takes and not given else {}), **{k: v for k, v in params.items() if k != "seed" or given}
+    )
+
+
+def predict_target(head: Any, query: Inputs, target: str, samples: int) -> np.ndarray:
+    """Effects (n, g), label probabilities (n, g, 3) or cells (n, samples, g)."""
+    if target == "labels":
+        return np.asarray(head.predict_proba(query), dtype=np.float32)
+    if target == "population":
+        return np.asarray(head.sample(query, samples), dtype=np.float32)
+    return np.asarray(head.predict(query), dtype=np.float32)
+
+
+def product(**axes: list[Any]) -> list[dict[str, Any]]:
+    """All combinations of axes, first axis slowest."""
+    return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]

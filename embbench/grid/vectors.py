@@ -1,0 +1,201 @@
+"""Embeddings by name: their keys, the cache, and the vectors of rows (sets combined, contexts looked up)."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from embbench.cache.home import home
+from embbench.cache.keys import REVISION, array_digest, code_of, digest
+from embbench.cache.store import DamagedFileError, lock, read_h5, set_aside, write_h5
+from embbench.core import Embedding, PerturbationDataset, UserError, view_cells
+from embbench.registry import Registry, Spec
+
+
+def component_facts(spec: Spec) -> dict[str, Any]:
+    """What a component's behaviour depends on: implementation, parameters, code, and the content of files it names."""
+    params = {**spec.entry.params, **spec.overrides}
+    facts = {k: file_digest(v) or v for k, v in params.items() if k != "of"}
+    return {"impl": spec.entry.impl, "params": facts, "code": code_of(spec.entry.module)}
+
+
+def file_digest(value: object) -> str | None:
+    """``sha256:...`` of the file or folder that a parameter names; None when it names none."""
+    if not isinstance(value, str) or not value or len(value) > 1000 or not Path(value).exists():
+        return None
+    path = Path(value)
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    stats = tuple((str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files)
+    return _hash_files(stats)
+
+
+@functools.lru_cache(maxsize=256)
+def _hash_files(stats: tuple[tuple[str, int, int], ...]) -> str:
+    sha = hashlib.sha256()
+    for name, _, _ in stats:
+        with Path(name).open("rb") as file:
+            sha.update(hashlib.file_digest(file, "sha256").digest())
+    return f"sha256:{sha.hexdigest()[:16]}"
+
+
+def spec_facts(registry: Registry, text: str) -> list[dict[str, Any]]:
+    """Facts of an embedding spec and, for ``permuted:x``, of the embedding it permutes."""
+    spec = registry.parse("embeddings", text)
+    inner = spec.overrides.get("of")
+    return [component_facts(spec), *(spec_facts(registry, inner) if isinstance(inner, str) else [])]
+
+
+def compute_embedding(
+    registry: Registry,
+    text: str,
+    data: PerturbationDataset,
+    train_rows: np.ndarray,
+    *,
+    strict: bool = False,
+    extra: frozenset[str] = frozenset(),
+) -> Embedding:
+    """The vectors that a fold may use: from the cache where the key exists, else computed and stored.
+
+    Parameters
+    ----------
+    registry : where ``text`` is looked up.
+    text : embedding spec, e.g. ``go``, ``pca_per_context``, ``permuted:go:draw=2``.
+    data : the whole screen; extractors get a training view of it (oracles, and only they, get all of it).
+    train_rows : training rows of the fold.
+    strict : close the controls of contexts without training rows.
+    extra : names beyond the screen's own (predictions of new perturbations).
+
+    Raises
+    ------
+    UserError
+        Unknown name, missing weights or cells, a damaged source.
+    """
+    spec = registry.parse("embeddings", text)
+    if isinstance(spec.overrides.get("of"), str):
+        inner = compute_embedding(registry, spec.overrides["of"], data, train_rows, strict=strict, extra=extra)
+        return spec.make(of=inner).compute(wanted_names(inner.entity, data, extra), None)
+    extractor = spec.make()
+    if extractor.needs_cells and data.cells is None:
+        raise UserError(f"embedding {text!r} needs control cells; {data.name} has none (condition-level data)")
+    facts = [component_facts(spec), {"revision": REVISION}]
+    wanted = wanted_names(extractor.entity, data, extra)
+    names = wanted if extractor.names_matter or extractor.needs_names else None
+    train = None
+    if extractor.reads:
+        train, seen = _view(extractor.reads, data, train_rows, strict=strict)
+        names = wanted
+        facts.append(seen)
+    if names is not None:
+        facts.append({"names": array_digest(list(names))})
+    return cached(spec, facts, lambda: extractor.compute(names, train))
+
+
+def _view(
+    reads: frozenset[str], data: PerturbationDataset, rows: np.ndarray, *, strict: bool
+) -> tuple[PerturbationDataset, dict[str, Any]]:
+    contexts = frozenset(data.context_codes[rows].tolist())
+    seen: dict[str, Any] = {"dataset": data.meta["digest"], "contexts": sorted(contexts), "strict": strict}
+    if "truth" in reads:
+        return data, seen
+    if "effects" in reads:
+        seen["rows"] = array_digest(rows, data.effects[rows])
+    view = data.training(rows, open_contexts=contexts if strict else None)
+    if "effects" not in reads:  # what the key does not name cannot be read
+        blank = np.zeros_like(view.effects)
+        cells = None if view.cells is None else view_cells(view.cells, np.array([], dtype=np.int64))
+        view = replace(view, effects=blank, truth=blank, labels=None, labels_tested=None, cells=cells)
+    return view, seen
+
+
+def wanted_names(entity: str, data: PerturbationDataset, extra: frozenset[str] = frozenset()) -> tuple[str, ...]:
+    """The names of a screen (and ``extra`` perturbations) that an embedding of this entity kind can serve."""
+    return data.contexts if entity == "context" else tuple(sorted({*data.entity_names, *extra}))
+
+
+def cached(spec: Spec, facts: list[dict[str, Any]], compute: Any) -> Embedding:
+    """Read the embedding of that key, or compute and write it under a lock (one file, whoever comes first)."""
+    path = home("cache", spec.entry.name, f"{digest(facts)}.h5")
+    found = _read(path)
+    if found is None:
+        with lock(path):
+            found = _read(path)
+            if found is None:
+                found = compute()
+                _write(path, spec, facts, found)
+                found = _read(path)
+    if found is None:
+        raise DamagedFileError(f"{path}: vanished right after it was written; is another program clearing the cache?")
+    return found
+
+
+def _read(path: Path) -> Embedding | None:
+    try:
+        stat = path.stat()
+        return _load(path, stat.st_mtime_ns, stat.st_size)
+    except FileNotFoundError:
+        return None
+    except DamagedFileError as error:
+        warnings.warn(f"{error}; set aside as {set_aside(path).name} and computed again", stacklevel=2)
+        return None
+
+
+@functools.lru_cache(maxsize=32)
+def _load(path: Path, mtime: int, size: int) -> Embedding:
+    arrays, facts = read_h5(path, "embedding")
+    return Embedding(arrays["names"], arrays["matrix"], facts["entity"], arrays.get("contexts"), facts["provenance"])
+
+
+def _write(path: Path, spec: Spec, facts: list[dict[str, Any]], table: Embedding) -> None:
+    arrays = {"names": np.asarray(table.names, dtype=object), "matrix": table.matrix}
+    if table.contexts is not None:
+        arrays["contexts"] = np.asarray(table.contexts, dtype=object)
+    entry = {"holds": spec.entry.holds, "licence": spec.entry.licence, "reference": spec.entry.reference}
+    attributes = {
+        "key": facts,
+        "entity": table.entity,
+        "provenance": {**entry, **dict(table.provenance)},
+        "spec": spec.text,
+    }
+    write_h5(path, "embedding", arrays, attributes)
+
+
+def row_vectors(
+    table: Embedding, entities: Sequence[tuple[str, ...]], contexts: Sequence[str], combine: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Vectors of rows whose perturbation is a set.
+
+    Parameters
+    ----------
+    table : names are entities, or contexts for context embeddings.
+    entities : n sets.
+    contexts : n context names.
+    combine : ``sum``, ``mean`` or ``concat`` (order-free: element-wise maximum beside element-wise minimum, so that
+        (A, B) and (B, A) agree and a single gene is twice its own vector).
+
+    Returns
+    -------
+    X : (n, d) or (n, 2 d) float32, NaN where a member has no vector.
+    found : (n,) bool.
+    """
+    if table.entity == "context":
+        return table.lookup(list(contexts))
+    sizes = np.array([len(e) for e in entities])
+    flat = [name for e in entities for name in e]
+    where = np.repeat(np.asarray(contexts, dtype=object), sizes).tolist()
+    vectors, found = table.lookup(flat, where if table.contexts is not None else None)
+    start = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+    every = np.logical_and.reduceat(found, start)
+    if combine == "concat":
+        X = np.hstack([np.maximum.reduceat(vectors, start, axis=0), np.minimum.reduceat(vectors, start, axis=0)])
+    else:
+        X = np.add.reduceat(vectors, start, axis=0)
+        if combine == "mean":
+            X = X / sizes[:, None]
+    return X.astype(np.float32), every

@@ -1,0 +1,106 @@
+"""Linear smoothers: heads whose prediction is ``weights(train, query) @ Y_train``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Self, TypeAlias
+
+import numpy as np
+from scipy import sparse
+
+from embbench.core import HeadDefaults, Inputs
+
+Weights: TypeAlias = np.ndarray | sparse.csr_matrix
+
+
+class Smoother(HeadDefaults):
+    """Turns ``weights`` into ``fit`` and ``predict``; at fixed hyper-parameters the weights never read ``Y``.
+
+    Notes
+    -----
+    Hastie, Tibshirani and Friedman (2009), The Elements of Statistical Learning, section 5.4.1 (smoother matrices).
+    """
+
+    def weights(self, train: Inputs, query: Inputs) -> Weights:
+        """Smoother matrix, shape (n_query, n_train), dense or CSR, float64."""
+        raise NotImplementedError(f"{type(self).__name__} must implement weights")
+
+    @classmethod
+    def path(cls, heads: Sequence[Self], train: Inputs, query: Inputs) -> Iterator[Weights]:
+        """Weights of several settings of this class on the same rows, in order: the same bits as one by one. Classes
+        that can share work between settings (one neighbour search, one eigendecomposition) override it.
+        """
+        for head in heads:
+            yield head.weights(train, query)
+
+    def fit(self, inputs: Inputs, Y: np.ndarray, observed: np.ndarray | None = None) -> Self:
+        """Keep the training rows: inputs (n, ...) and effects ``Y`` (n, g); ``observed`` is not used, since
+        unobserved entries of ``Y`` come filled.
+
+        Raises
+        ------
+        ValueError
+            ``Y`` has another number of rows than ``inputs``, or there is no training row.
+        """
+        check_rows(self, inputs, Y)
+        # Cells may hold open files, which do not pickle, and no smoother reads them.
+        self.train_, self.Y_ = replace(inputs, cells=None), Y
+        return self
+
+    def predict(self, inputs: Inputs) -> np.ndarray:
+        """Effects, shape (n_query, g), float32; RuntimeError before ``fit``."""
+        if not hasattr(self, "train_"):
+            raise RuntimeError(f"{type(self).__name__}.predict called before fit")
+        return np.asarray(self.weights(self.train_, inputs) @ self.Y_.astype(np.float64, copy=False), dtype=np.float32)
+
+
+def check_rows(head: object, inputs: Inputs, Y: np.ndarray) -> None:
+    """Training inputs and effects must have the same, positive number of rows.
+
+    Raises
+    ------
+    ValueError
+        They have not; the message names the head and the shapes.
+    """
+    if Y.ndim != 2 or len(Y) != len(inputs) or not len(Y):
+        name = type(head).__name__
+        raise ValueError(f"{name}.fit: expected one row of Y per training row, found Y {Y.shape}, {len(inputs)} rows")
+
+
+def positive(head: str, **values: float) -> None:
+    """Hyper-parameters that must be finite and above 0.
+
+    Raises
+    ------
+    ValueError
+        One is not; the message names head, parameter and value.
+
+    Examples
+    --------
+    >>> positive("Ridge", alpha=-1)
+    Traceback (most recent call last):
+    ValueError: Ridge: alpha must be > 0, got -1
+    """
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 < value < np.inf:
+            raise ValueError(f"{head}: {name} must be > 0, got {value!r}")
+
+
+def whole(head: str, **values: int) -> None:
+    """Hyper-parameters that must be whole numbers of at least 1.
+
+    Raises
+    ------
+    ValueError
+        One is not; the message names head, parameter and value.
+
+    Examples
+    --------
+    >>> whole("KNN", k=0)
+    Traceback (most recent call last):
+    ValueError: KNN: k must be a whole number >= 1, got 0
+    """
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+            raise ValueError(f"{head}: {name} must be a whole number >= 1, got {value!r}")

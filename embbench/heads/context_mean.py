@@ -1,0 +1,26 @@
+"""The mean training effect of the query's context: the baseline that every head must beat."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from embbench.core import Inputs
+from embbench.heads._means import context_mean
+from embbench.heads._smoother import Smoother
+
+
+class ContextMean(Smoother):
+    """Mean over the training rows of the same context; in a context without training rows, the mean over the training
+    contexts' means (contexts equal).
+
+    Notes
+    -----
+    The "mean" baseline of Ahlmann-Eltze, Huber and Anders (2025), Nature Methods, applied within each context.
+    """
+
+    needs_embedding = False
+    scope = "joint"
+
+    def weights(self, train: Inputs, query: Inputs) -> np.ndarray:
+        """Smoother matrix, shape (n_query, n_train)."""
+        return context_mean(query.context, train.context)

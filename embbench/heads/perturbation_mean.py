@@ -1,0 +1,27 @@
+"""The mean training effect of the same perturbation, over contexts."""
+
+from __future__ import annotations
+
+from scipy import sparse
+
+from embbench.core import Inputs
+from embbench.heads._means import set_mean
+from embbench.heads._smoother import Smoother
+
+
+class PerturbationMean(Smoother):
+    """Mean over the training rows whose entity set is the query's, whatever their dose: rows of a context equal, then
+    contexts equal. A set that no training row has gets the context mean (in a context without training rows: the mean
+    over the training contexts' means).
+
+    Notes
+    -----
+    The perturbation-average baseline for unseen contexts, e.g. Wu et al. (2024), PerturBench, arXiv:2408.10609.
+    """
+
+    needs_embedding = False
+    scope = "joint"
+
+    def weights(self, train: Inputs, query: Inputs) -> sparse.csr_matrix:
+        """Smoother matrix, shape (n_query, n_train), CSR."""
+        return set_mean(train, query)

@@ -1,0 +1,60 @@
+"""Row-wise kernels over scored entries: blocks of rows in float64, NaN where too few genes are scored."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import numpy as np
+
+from embbench.core import Truth
+
+BLOCK = 1 << 20  # entries per block: its float64 copies stay in the processor's cache or near it
+CONSTANT = 1e-12  # a row whose spread is below this share of its size is constant up to float64 rounding
+
+Kernel = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+Scorer = Callable[[np.ndarray, Truth, np.ndarray], np.ndarray]
+
+
+def by_rows(least: int, *, expression: bool = False) -> Callable[[Kernel], Scorer]:
+    """Make a metric function of a kernel on blocks of rows.
+
+    Parameters
+    ----------
+    least : rows with fewer scored genes are NaN.
+    expression : add the half-B control mean to effects and predictions first.
+
+    Returns
+    -------
+    Decorator of ``kernel(p, t, mask) -> (b,)``; ``p`` and ``t`` (b, g) float64 are 0 outside the mask (b, g).
+    """
+
+    def decorate(kernel: Kernel) -> Scorer:
+        @functools.wraps(kernel)
+        def score(pred: np.ndarray, truth: Truth, mask: np.ndarray) -> np.ndarray:
+            out = np.full(len(pred), np.nan)
+            step = max(1, BLOCK // max(1, mask.shape[1]))
+            for start in range(0, len(pred), step):
+                part = slice(start, start + step)
+                base = truth.baseline[part].astype(np.float64) if expression and truth.baseline is not None else 0.0
+                p = np.where(mask[part], pred[part].astype(np.float64) + base, 0.0)
+                t = np.where(mask[part], truth.effects[part].astype(np.float64) + base, 0.0)
+                out[part] = np.where(mask[part].sum(axis=1) >= least, kernel(p, t, mask[part]), np.nan)
+            return out
+
+        return score
+
+    return decorate
+
+
+def centred(x: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Deviations (b, g) of scored entries from their row mean, and their sums of squares (b,), 0 for constant rows."""
+    mean = x.sum(axis=1, keepdims=True) / np.maximum(mask.sum(axis=1, keepdims=True), 1)
+    away = np.where(mask, x - mean, 0.0)
+    squares = np.square(away).sum(axis=1)
+    return away, np.where(squares > CONSTANT**2 * np.square(x).sum(axis=1), squares, 0.0)
+
+
+def ratio(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
+    """``top / bottom`` (b,), NaN where ``bottom`` is 0."""
+    return np.where(bottom > 0, top / np.where(bottom > 0, bottom, 1.0), np.nan)

@@ -1,0 +1,160 @@
+"""Leaderboard -> sheets: sections, formatted cells and legends, independent of terminal or Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from embbench.report.boards import NAMES, OTHER, STATUSES
+from embbench.report.pivots import context_sheets, group_sheets, problem_sheets
+from embbench.report.sheets import SECTIONS, Line, Section, Sheet, by_board, decimals_of, describe, title, varies
+from embbench.report.stats import LEVEL, MIN_CLAIM, MIN_INTERVAL
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["context_sheets", "group_sheets", "leaderboard_sheets", "problem_sheets"]
+
+
+def leaderboard_sheets(
+    frame: pd.DataFrame,
+    metrics: Mapping[str, Mapping[str, Any]],
+    facts: Mapping[str, Mapping[str, Any]],
+    *,
+    top: int | None = None,
+) -> list[Sheet]:
+    """One sheet per metric, subset, dataset, split and gene set of a leaderboard frame.
+
+    Parameters
+    ----------
+    frame : from `embbench.report.tables.leaderboard` (several may be stacked).
+    facts : dataset name -> facts (controls, simulated, footer).
+    top : rows shown per section; the legend says how many were left out. None shows all.
+    """
+    return [_leaderboard(part, metrics, facts, top) for part in by_board(frame)]
+
+
+def _leaderboard(
+    part: pd.DataFrame,
+    metrics: Mapping[str, Mapping[str, Any]],
+    facts: Mapping[str, Mapping[str, Any]],
+    top: int | None,
+) -> Sheet:
+    names = [c for c in (*NAMES, *OTHER) if c in part.columns and varies(part, c)]
+    cells = _cells(part)
+    columns = ("#", *names, *cells)
+    lines = [Line(row, bold=bool(best)) for row, best in zip(_rows(part, names, cells), part["best"], strict=True)]
+    sections: list[Section] = [("Ceiling", (_ceiling(part, columns, decimals_of(part, "")),))]
+    left_out = []
+    for section, roles in SECTIONS.items():
+        members = np.flatnonzero(part["role"].isin(roles)).tolist()
+        if top is not None and len(members) > top:
+            left_out.append(f"{section.partition(' (')[0].lower()}: {len(members) - top} more rows in leaderboard.csv.")
+        if members:
+            sections.append((section, tuple(lines[i] for i in members[:top])))
+    hidable = tuple(c for c in ("undefined", "cov", "Δ ctx mean") if c in columns)
+    return Sheet(
+        title(part, facts), columns, tuple(sections), (*_legend(part, metrics, facts), *left_out), hidable=hidable
+    )
+
+
+def _rows(part: pd.DataFrame, names: Sequence[str], cells: Mapping[str, list[str]]) -> list[tuple[str, ...]]:
+    ranks = [f"{v:g}" if np.isfinite(v) else "" for v in part["rank"].to_numpy(dtype=np.float64, na_value=np.nan)]
+    totals = part[list(STATUSES)].sum(axis=1)
+    shares = ["" if ok else f"†{d}/{n}" for ok, d, n in zip(part["complete"], part["done"], totals, strict=True)]
+    ranks = [rank or share for rank, share in zip(ranks, shares, strict=True)]
+    labels = [part[c].astype(str).tolist() for c in names]
+    return list(zip(ranks, *labels, *cells.values(), strict=True))
+
+
+def _cells(part: pd.DataFrame) -> dict[str, list[str]]:
+    score = _intervals(part, "mean", "low", "high", decimals_of(part, ""))
+    out = {"score": score}
+    for name, header in (("permuted", "Δ permuted"), ("context_mean", "Δ ctx mean")):
+        column = f"vs_{name}"
+        if not part[column].notna().any():
+            continue
+        texts = _intervals(part, column, f"{column}_low", f"{column}_high", decimals_of(part, column), signed=True)
+        if name == "context_mean":  # the full interval is in the CSV; the terminal has 100 columns
+            texts = [text.partition(" ")[0] for text in texts]
+        verdicts = part[f"beats_{name}"].tolist()
+        said = set(verdicts) != {"–"}
+        out[header] = [f"{t} {v:>3}" if t and said else t for t, v in zip(texts, verdicts, strict=True)]
+    if (part["coverage"] < 1).any():
+        out["cov"] = [f"{v:.0%}" if np.isfinite(v) else "" for v in part["coverage"]]
+    if (part["undefined"] > 0).any():
+        out["undefined"] = [str(v) if v else "" for v in part["undefined"]]
+    return out
+
+
+def _ceiling(part: pd.DataFrame, columns: Sequence[str], decimals: int) -> Line:
+    value, note = part["ceiling"].iloc[0], part["ceiling_note"].iloc[0]
+    text = f"{value:.{decimals}f}" if np.isfinite(value) else "not available"
+    known, total = int(part["ceiling_conditions"].iloc[0]), int(part["n_conditions"].max())
+    partly = f" ({known} of {total} conditions)" if 0 < known < total else ""
+    cells = dict.fromkeys(columns, "")
+    cells["head"] = "noise ceiling"
+    cells["score"] = text
+    if np.isfinite(value):
+        place = next((c for c in ("embedding", "context_embedding") if c in cells), "head")
+        cells[place] = f"{cells[place]} {note}{partly}".strip()
+    return Line(tuple(cells.values()))
+
+
+def _intervals(part: pd.DataFrame, mean: str, low: str, high: str, decimals: int, *, signed: bool = False) -> list[str]:
+    sign = "+" if signed else ""
+    out = []
+    numbers = np.round(part[[mean, low, high]].to_numpy(dtype=np.float64), decimals) + 0.0  # no minus before zero
+    for m, a, b in numbers.tolist():
+        text = f"{m:{sign}.{decimals}f}" if np.isfinite(m) else ("" if signed else "undefined")
+        out.append(f"{text} [{a:.{decimals}f}, {b:.{decimals}f}]" if np.isfinite(a) and text else text)
+    return out
+
+
+def _legend(
+    part: pd.DataFrame, metrics: Mapping[str, Mapping[str, Any]], facts: Mapping[str, Mapping[str, Any]]
+) -> list[str]:
+    n, unit = int(part["n_units"].max()), str(part["unit"].iloc[0])
+    conditions, contexts = int(part["n_conditions"].max()), int(part["n_contexts"].max())
+    out = [
+        f"{describe(part, metrics)} Mean over conditions within a context, then over contexts"
+        f" ({conditions} conditions, {contexts} contexts)."
+    ]
+    if n >= MIN_INTERVAL:
+        out.append(f"[low, high]: {LEVEL:.0%} percentile bootstrap over {n} {unit}, the same resamples for all rows.")
+    else:
+        out.append(f"n = {n} {unit}: no interval (needs {MIN_INTERVAL}).")
+    if n < MIN_CLAIM:
+        out.append(f"n = {n} {unit}: no winner claimed (needs {MIN_CLAIM}).")
+    elif part["best"].any():
+        out.append("Bold: the best and all that are not told apart from it (paired interval of the gap holds 0).")
+    if part["vs_permuted"].notna().any():
+        out += _permuted_legend(part)
+    if part["vs_context_mean"].notna().any():
+        said = (part["beats_context_mean"] != "–").any()
+        verdict = " yes: its interval is above 0." if said else ""
+        out.append(f"Δ ctx mean: paired difference to the context mean, positive = better.{verdict}")
+    if metrics[part["metric"].iloc[0]].get("level") == "set":
+        out.append("A value depends on the other conditions of its context; resamples keep the values as they are.")
+    if (~part["complete"]).any():
+        out.append(
+            "† runs done/all: incomplete (runs or rows missing), mean over what is there, neither ranked nor compared."
+        )
+    if (part["coverage"] < 1).any():
+        out.append("cov: share of the conditions that have a vector, hence a prediction of their own.")
+    fallback = sorted(set(part["fallback"][part["coverage"] < 1]) - {""})
+    if fallback:
+        out.append(f"Uncovered conditions are predicted by the fallback: {'; '.join(fallback)}.")
+    footer = facts.get(part["dataset"].iloc[0], {}).get("footer")
+    return [*out, str(footer)] if footer else out
+
+
+def _permuted_legend(part: pd.DataFrame) -> list[str]:
+    out = ["Δ permuted: paired difference to the embedding's own permutations, positive = better."]
+    said = int((part["beats_permuted"] != "–").sum())
+    if said:
+        chance = f" Of {said} comparisons up to about {said * 0.05:.0f} would say yes by chance." if said >= 20 else ""
+        out.append(f"yes: interval above 0, and gap beyond the spread of the draws (one-sided 5 %).{chance}")
+    return out

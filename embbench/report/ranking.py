@@ -1,0 +1,163 @@
+"""One board -> one ranked table: means, noise ceiling, own permutation, context mean, best."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.stats import rankdata
+
+from embbench.report.boards import OTHER, Board
+from embbench.report.stats import MIN_CLAIM, Plan, Versus, plan, summarise, versus_draws, versus_reference
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ROLE_ORDER = {"method": 0, "baseline": 1, "random": 1, "permuted": 2, "oracle": 3}
+RANKED = ("method", "baseline", "random")
+UNAVAILABLE = "not available"
+
+
+def ceiling_values(ceilings: pd.DataFrame | None, board: Board, metric: str) -> tuple[np.ndarray, str]:
+    """Ceiling (r,) of each row of the board, NaN where there is none, and where it comes from."""
+    out = np.full(len(board.rows), np.nan)
+    if ceilings is None or not len(ceilings):
+        return out, UNAVAILABLE
+    keep = ceilings["metric"] == metric
+    for column in ("dataset", "genes"):
+        if column in ceilings:
+            keep &= ceilings[column] == board.where[column]
+    part = ceilings[keep].drop_duplicates("row").set_index("row")
+    out = part["value"].reindex(board.rows["row"]).to_numpy(dtype=np.float64)
+    notes = sorted(set(part["note"].reindex(board.rows["row"][np.isfinite(out)])))
+    return out, "; ".join(notes) or UNAVAILABLE
+
+
+def complete_draws(board: Board) -> np.ndarray:
+    """(draws,) bool: every fold done and every row of the board scored."""
+    waiting = board.draws[["failed", "skipped", "pending"]].sum(axis=1).to_numpy()
+    return (waiting == 0) & board.present.all(axis=1)
+
+
+def means(board: Board, ceiling: np.ndarray, columns: np.ndarray, plan: Plan) -> pd.DataFrame:
+    """Mean, interval, counts and ceiling of every configuration over the rows ``columns``, which ``plan`` describes."""
+    values = board.per_table(board.values[:, columns])
+    finite = np.isfinite(values)
+    out = board.table.assign(**board.where)
+    out["mean"], out["low"], out["high"], out["n_units"] = summarise(values, plan)
+    out["unit"] = "contexts" if plan.over_contexts else "perturbations"
+    out["n_conditions"] = finite.sum(axis=1)
+    out["n_contexts"] = sum(finite[:, plan.context == c].any(axis=1).astype(np.int64) for c in np.unique(plan.context))
+    out["undefined"] = _per_table(board, board.undefined[:, columns].sum(axis=1)).astype(np.int64)
+    out["ceiling"] = summarise(ceiling[None, columns], plan)[0][0]
+    out["ceiling_conditions"] = int(np.isfinite(ceiling[columns]).sum())
+    out["complete"] = _per_table(board, ~complete_draws(board)) == 0
+    return out
+
+
+def rank(board: Board, ceiling: np.ndarray, note: str, *, sign: float, resamples: int, seed: int) -> pd.DataFrame:
+    """The board's leaderboard: `means` plus comparisons, ranks and order.
+
+    Parameters
+    ----------
+    ceiling, note : from `ceiling_values`.
+    sign : -1.0 where low is best, else 1.0.
+    """
+    context, unit = (board.rows[c].to_numpy() for c in ("context", "unit"))
+    resampling = plan(context, unit, over_contexts=board.over_contexts, resamples=resamples, seed=seed)
+    out = means(board, ceiling, np.arange(len(board.rows)), resampling)
+    out["ceiling_note"] = note
+    covered, scored = (_per_table(board, m.sum(axis=1)) for m in (np.nan_to_num(board.covered), board.present))
+    out["coverage"] = np.divide(covered, scored, out=np.full(len(out), np.nan), where=scored > 0)
+    values = board.per_table(board.values)
+    _add_permuted(out, board, values, resampling, sign, seed)
+    _add_context_mean(out, values, resampling, sign)
+    _add_best(out, values, resampling, sign)
+    role = out["role"].map(ROLE_ORDER)
+    order = np.lexsort((np.arange(len(out)), _worst_last(out["mean"], sign), ~out["complete"], role))
+    return out.iloc[order].reset_index(drop=True)
+
+
+def _per_table(board: Board, weights: np.ndarray) -> np.ndarray:
+    return np.bincount(board.of_draw, weights=weights, minlength=len(board.table))
+
+
+def _worst_last(mean: pd.Series, sign: float) -> np.ndarray:
+    # equal scores may differ in their last bit, which must not order them
+    return np.where(mean.isna(), np.inf, -sign * np.round(mean.to_numpy(dtype=np.float64), 12))
+
+
+def own_permutation(table: pd.DataFrame) -> np.ndarray:
+    """(N,) for each configuration the row of its own permutation (everything else equal), -1 without one.
+
+    With several (parts of it permuted), the one that permutes the whole embedding and nothing else goes first.
+    """
+    names = table[["embedding", "context_embedding"]].to_numpy()
+    origins = table[["embedding_origin", "context_embedding_origin"]].to_numpy()
+    shared = list(map(tuple, table[["head", *OTHER]].to_numpy()))
+    permuted = names != origins
+    found: dict[tuple[object, ...], tuple[int, int]] = {}
+    for i in np.flatnonzero(permuted.any(axis=1)).tolist():
+        whole = all(block.startswith("permuted:") for block in names[i, 0].split("+"))
+        order = int(permuted[i, 1]) if whole else 2 + int(not permuted[i, 0])
+        key = (*origins[i], *shared[i])
+        found[key] = min(found.get(key, (order, i)), (order, i))
+    real = ~permuted.any(axis=1)
+    return np.array([found.get((*origins[i], *shared[i]), (0, -1))[1] if real[i] else -1 for i in range(len(table))])
+
+
+def _comparable(out: pd.DataFrame) -> np.ndarray:
+    return (out["complete"] & (out["role"] != "oracle") & out["mean"].notna()).to_numpy()
+
+
+def _write(out: pd.DataFrame, name: str, rows: np.ndarray, versus: Versus, verdict: list[str]) -> None:
+    for suffix, field in (("", versus.mean), ("_low", versus.low), ("_high", versus.high)):
+        column = np.full(len(out), np.nan)
+        column[rows] = field
+        out[f"vs_{name}{suffix}"] = column
+    words = np.full(len(out), "–", dtype=object)
+    words[rows] = verdict
+    out[f"beats_{name}"] = words
+
+
+def _add_permuted(out: pd.DataFrame, board: Board, values: np.ndarray, plan: Plan, sign: float, seed: int) -> None:
+    twin = own_permutation(board.table)
+    usable = complete_draws(board)
+    rows = np.flatnonzero(_comparable(out) & (twin >= 0))
+    draws = [board.values[usable & (board.of_draw == twin[i])] for i in rows]
+    versus = versus_draws(values[rows], draws, plan, sign=sign, seed=seed)
+    _write(out, "permuted", rows, versus, versus.verdict(out["mean"].to_numpy()[rows], needs_draws=True))
+    out["permutation_p"] = np.nan
+    out.loc[rows, "permutation_p"] = versus.p
+    label = out["embedding"] + np.where(out["context_embedding"] == "none", "", " / " + out["context_embedding"])
+    out["permutation"] = np.where(twin >= 0, label.to_numpy()[twin], "")
+    count = np.bincount(board.of_draw, minlength=len(out))
+    out["draws"] = np.where((out["role"] == "permuted").to_numpy(), count, 0)
+    out.loc[rows, "draws"] = versus.draws
+
+
+def _add_context_mean(out: pd.DataFrame, values: np.ndarray, plan: Plan, sign: float) -> None:
+    references = np.flatnonzero(_comparable(out) & (out["head"] == "context_mean").to_numpy())
+    rows = np.flatnonzero(_comparable(out) & (out["head"] != "context_mean").to_numpy() & bool(len(references)))
+    if len(rows):
+        coordinates = out[["context_embedding", *OTHER]].to_numpy()
+        agree = np.stack([(coordinates[rows] == coordinates[i]).sum(axis=1) for i in references])
+        against = values[references[np.argmax(agree, axis=0)]]
+    else:
+        against = values[rows]
+    versus = versus_reference(values[rows], against, plan, sign=sign)
+    _write(out, "context_mean", rows, versus, versus.verdict(out["mean"].to_numpy()[rows], needs_draws=False))
+
+
+def _add_best(out: pd.DataFrame, values: np.ndarray, plan: Plan, sign: float) -> None:
+    rows = np.flatnonzero(_comparable(out) & out["role"].isin(RANKED).to_numpy())
+    out["rank"], out["best"] = np.nan, False
+    if len(rows):
+        score = _worst_last(out["mean"].iloc[rows], sign)
+        out.loc[rows, "rank"] = rankdata(score, method="min")
+        if plan.n_units >= MIN_CLAIM:
+            top = int(np.argmin(score))
+            gap = versus_reference(values[rows], values[rows[top]], plan, sign=sign)
+            out.loc[rows, "best"] = gap.high >= 0
+            out.loc[rows[top], "best"] = gap.units[top] >= MIN_CLAIM
+    out["rank"] = out["rank"].astype("Int64")

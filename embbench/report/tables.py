@@ -1,0 +1,217 @@
+"""Result frames -> tables: leaderboard, per context, per group, problems, timings, chosen hyper-parameters."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from embbench.core import UserError
+from embbench.report.boards import BOARD, NAMES, OTHER, STATUSES, Settings, boards, settings
+from embbench.report.ranking import ceiling_values, means, rank
+from embbench.report.stats import plan
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_VERSUS = ("", "_low", "_high")
+_SCORE = ("mean", "low", "high", "n_units", "unit", "n_conditions", "n_contexts", "undefined")
+
+
+def leaderboard(
+    scores: pd.DataFrame,
+    runs: pd.DataFrame | Settings,
+    ceilings: pd.DataFrame | None,
+    metrics: Mapping[str, Mapping[str, Any]],
+    *,
+    metric: str,
+    subset: str = "all",
+    bootstrap: int = 1000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """One row per configuration, permutation draws and seeds averaged; ordered per board, oracles last and unranked.
+
+    Parameters
+    ----------
+    scores, runs, ceilings : result frames of the grid; ``runs`` may already be grouped by `boards.settings`.
+    metrics : registered name -> facts, of which ``best`` (low or high) is read.
+    metric : the metric shown.
+    subset : ``all`` or ``detectable`` conditions.
+    bootstrap : number of resamples, the same for all configurations of a board.
+    seed : of the resamples.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``mean`` (equal over conditions within a context, then over contexts), its 95 % interval ``low``/``high`` (over
+        perturbations; over contexts where contexts are held out; none below 3 units), ``ceiling``, comparisons
+        ``vs_permuted`` and ``vs_context_mean`` (paired, positive = better) with intervals and verdicts, ``rank``,
+        ``best`` (not told apart from the best; never below 10 units), ``complete`` and status counts. An incomplete
+        configuration has a mean over what is there, but no rank and no comparison.
+
+    Raises
+    ------
+    UserError
+        The metric is not among ``metrics``.
+    """
+    import pandas as pd
+
+    sign = _sign(metrics, metric)
+    config = settings(runs)
+    extra = _varying(config)
+    parts = [
+        rank(board, *ceiling_values(ceilings, board, metric), sign=sign, resamples=bootstrap, seed=seed)
+        for board in boards(scores, config, metric, subset)
+    ]
+    columns = ["metric", "subset", *BOARD, "role", "rank", *NAMES, *extra, *_SCORE, "coverage", "fallback", "dim"]
+    columns += ["ceiling", "ceiling_note", "ceiling_conditions", "permutation", "draws"]
+    columns += [f"vs_permuted{e}" for e in _VERSUS] + ["permutation_p", "beats_permuted"]
+    columns += [f"vs_context_mean{e}" for e in _VERSUS] + ["beats_context_mean", "best", "complete", *STATUSES]
+    return _stack(pd, parts, columns, metric, subset)
+
+
+def by_context(
+    scores: pd.DataFrame,
+    runs: pd.DataFrame | Settings,
+    ceilings: pd.DataFrame | None,
+    metrics: Mapping[str, Mapping[str, Any]],
+    *,
+    metric: str,
+    subset: str = "all",
+    bootstrap: int = 1000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """One row per configuration and context: mean over its conditions, interval over its perturbations.
+
+    Parameters as in `leaderboard`; where contexts are held out the conditions of the context are resampled.
+    """
+    import pandas as pd
+
+    _sign(metrics, metric)
+    config = settings(runs)
+    parts = []
+    for board in boards(scores, config, metric, subset):
+        ceiling, _ = ceiling_values(ceilings, board, metric)
+        kind = "condition" if board.over_contexts else "unit"
+        context, unit = (board.rows[c].to_numpy() for c in ("context", kind))
+        for name in np.unique(context).tolist():
+            rows = np.flatnonzero(context == name)
+            within = plan(context[rows], unit[rows], over_contexts=False, resamples=bootstrap, seed=seed)
+            part = means(board, ceiling, rows, within)
+            parts.append(part.assign(context=name, unit="conditions" if board.over_contexts else "perturbations"))
+    columns = ["metric", "subset", *BOARD, "context", "role", *NAMES, *_varying(config), *_SCORE]
+    return _stack(pd, parts, [*columns, "ceiling", "complete"], metric, subset)
+
+
+def by_group(
+    scores: pd.DataFrame,
+    runs: pd.DataFrame | Settings,
+    ceilings: pd.DataFrame | None,
+    metrics: Mapping[str, Mapping[str, Any]],
+    *,
+    metric: str,
+    subset: str = "all",
+    bootstrap: int = 1000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """One row per configuration and group of conditions (combinations: how many singles were seen); rows without a
+    group are left out. Parameters and aggregation as in `leaderboard`.
+    """
+    import pandas as pd
+
+    _sign(metrics, metric)
+    config = settings(runs)
+    parts = []
+    scores = scores[(scores["metric"] == metric).to_numpy()]
+    groups = scores["group"] if len(scores) else pd.Series(dtype=object)
+    for name in sorted(set(groups.dropna()) - {""}):
+        for board in boards(scores[(groups == name).to_numpy()], config, metric, subset):
+            context, unit = (board.rows[c].to_numpy() for c in ("context", "unit"))
+            sample = plan(context, unit, over_contexts=board.over_contexts, resamples=bootstrap, seed=seed)
+            part = means(board, ceiling_values(ceilings, board, metric)[0], np.arange(len(context)), sample)
+            parts.append(part.assign(group=name))
+    columns = ["metric", "subset", *BOARD, "group", "role", *NAMES, *_varying(config), *_SCORE]
+    return _stack(pd, parts, [*columns, "ceiling", "complete"], metric, subset)
+
+
+def problems(runs: pd.DataFrame) -> pd.DataFrame:
+    """Runs that are not done, one row per configuration (draws together), status and reason, with their folds."""
+    config = settings(runs)
+    lines = config.table[[*BOARD, *NAMES, *OTHER, "role"]].iloc[config.of_draw[config.of_run]].reset_index(drop=True)
+    lines["status"] = runs["status"].to_numpy()
+    lines["reason"] = runs["reason"].fillna("").to_numpy()
+    lines["fold"] = runs["fold"].astype(str).to_numpy()
+    lines = lines[lines["status"] != "done"]
+    columns = [*BOARD, *NAMES, *_varying(config), "role", "status", "reason"]
+    found = lines.groupby(columns, sort=True, dropna=False)["fold"]
+    out = found.agg(runs="size", folds=lambda folds: " ".join(sorted(set(folds)))).reset_index()
+    return out[[*columns, "runs", "folds"]]
+
+
+def timings(runs: pd.DataFrame) -> pd.DataFrame:
+    """CPU seconds per configuration (draws and folds together): total, per run, and selection trials.
+
+    Apart from the leaderboard, because a second run of the same grid takes another time.
+    """
+    config = settings(runs)
+    done = (runs["status"] == "done").to_numpy()
+    codes, n = config.of_draw[config.of_run], len(config.table)
+    out = config.table[[*BOARD, *NAMES, *_varying(config), "role", "done"]].copy()
+    for column in ("cpu_seconds", "trials"):
+        weights = np.where(done, runs[column].fillna(0).to_numpy(dtype=np.float64), 0.0)
+        out[column] = np.bincount(codes, weights=weights, minlength=n)
+    out["trials"] = out["trials"].astype(np.int64)
+    out["cpu_seconds_per_run"] = out["cpu_seconds"] / out["done"].where(out["done"] > 0)
+    return out[out["done"] > 0].reset_index(drop=True)
+
+
+def chosen(runs: pd.DataFrame) -> pd.DataFrame:
+    """How often each hyper-parameter value was selected, per configuration, over folds, seeds and draws.
+
+    Raises
+    ------
+    ValueError
+        A ``chosen`` text is not a JSON object.
+    """
+    import pandas as pd
+
+    config = settings(runs)
+    head = config.table[[*BOARD, *NAMES, *_varying(config)]]
+    codes = config.of_draw[config.of_run]
+    lines = []
+    for code, key, text in zip(codes.tolist(), runs["key"], runs["chosen"].fillna(""), strict=True):
+        lines += [(code, name, json.dumps(value)) for name, value in sorted(_parameters(key, text).items())]
+    found = pd.DataFrame(lines, columns=["code", "parameter", "value"]).groupby(["code", "parameter", "value"]).size()
+    counts = found.rename("runs").reset_index()
+    where = head.iloc[counts["code"].to_numpy(dtype=np.int64)].reset_index(drop=True)
+    return pd.concat([where, counts[["parameter", "value", "runs"]]], axis=1)
+
+
+def _parameters(key: str, text: str) -> dict[str, Any]:
+    if not text:
+        return {}
+    try:
+        values = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"report: chosen values of run {key} must be JSON, found {text!r}: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"report: chosen values of run {key} must be a JSON object, found {text!r}")
+    return values
+
+
+def _sign(metrics: Mapping[str, Mapping[str, Any]], metric: str) -> float:
+    if metric not in metrics:
+        raise UserError(f"no metric named {metric!r} in these results; known: {', '.join(sorted(metrics)) or 'none'}")
+    return -1.0 if metrics[metric]["best"] == "low" else 1.0
+
+
+def _varying(config: Settings) -> list[str]:
+    return [c for c in OTHER if config.table[c].nunique(dropna=False) > 1]
+
+
+def _stack(pd: Any, parts: list[pd.DataFrame], columns: list[str], metric: str, subset: str) -> pd.DataFrame:
+    if not parts:
+        return pd.DataFrame(columns=columns)
+    return pd.concat(parts, ignore_index=True).assign(metric=metric, subset=subset)[columns]

@@ -1,0 +1,98 @@
+"""A split that comes with the data: a column of train / val / test, or of fold numbers."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from embbench.core import Fold, PerturbationDataset, Split, UserError
+from embbench.splits._units import as_units, entity_units, transfer_codes
+
+ROLES = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
+UNUSED = ("", "nan", "none", "<na>")
+
+
+class GivenColumn:
+    """Folds read from a covariate column; rows with an empty value are in no fold.
+
+    ``train`` / ``val`` / ``test`` make one fold, fold numbers (``0``, ``1``, ... or ``fold0``) one fold each, trained
+    on the rows of the others. The unit of inner folds follows what is unseen: contexts when no tested context is ever
+    trained, entities when some tested entity is not, else (entity set, context).
+
+    Parameters
+    ----------
+    column : name of the column in ``data.covariates``.
+
+    Raises
+    ------
+    ValueError
+        ``column`` is empty.
+    """
+
+    def __init__(self, column: str = "split") -> None:
+        if not column or not isinstance(column, str):
+            raise ValueError(f"given: column must be the name of a covariate column, got {column!r}")
+        self.column = column
+
+    def split(self, data: PerturbationDataset) -> Split:
+        """The folds of the column; effects are never read.
+
+        Raises
+        ------
+        UserError
+            No such column, values of another kind, or no training or no test rows.
+        """
+        values = self._values(data)
+        used = set(values.tolist()) - {""}
+        if used and used <= set(ROLES.values()):
+            train, validation, test = (np.flatnonzero(values == r) for r in ("train", "validation", "test"))
+            folds = [Fold(self.column, train, test, validation)]
+        else:
+            numbers = sorted(used, key=int)
+            folds = [
+                Fold(f"fold{k}", np.flatnonzero((values != k) & (values != "")), np.flatnonzero(values == k))
+                for k in numbers
+            ]
+        for fold in folds:
+            if not len(fold.train) or not len(fold.test):
+                raise UserError(
+                    f"dataset {data.name!r}: split column {self.column!r} gives {len(fold.train)} training and "
+                    f"{len(fold.test)} test rows in {fold.name}; expected at least one of each"
+                )
+        return Split("given", tuple(folds), _units(data, folds))
+
+    def _values(self, data: PerturbationDataset) -> np.ndarray:
+        """(n,) roles, or fold numbers as text, or "" for unused rows."""
+        if self.column not in data.covariates:
+            known = ", ".join(sorted(data.covariates)) or "none"
+            raise UserError(
+                f"dataset {data.name!r}: no split column {self.column!r}; columns: {known} (use given:COLUMN)"
+            )
+        out = []
+        for raw in np.asarray(data.covariates[self.column]).tolist():
+            text = (raw.decode() if isinstance(raw, bytes) else str(raw)).strip().lower()
+            number = re.fullmatch(r"(?:fold[ _-]?)?(\d+)(?:\.0)?", text)
+            out.append("" if text in UNUSED else ROLES.get(text, str(int(number[1])) if number else f"?{text}"))
+        values = np.array(out)
+        used = set(out) - {""}
+        if not used or not (used <= set(ROLES.values()) or all(v.isdecimal() for v in used)):
+            shown = ", ".join(sorted(v.lstrip("?") for v in used)[:6]) or "only empty values"
+            raise UserError(
+                f"dataset {data.name!r}: split column {self.column!r} must hold train/val/test or fold numbers, "
+                f"found {shown}"
+            )
+        return values
+
+
+def _units(data: PerturbationDataset, folds: list[Fold]) -> tuple[tuple[int, ...], ...]:
+    """The unit that the folds leave unseen."""
+    code = data.context_codes
+    if not any(np.isin(code[f.test], code[f.train]).any() for f in folds):
+        return as_units(code)
+    units = entity_units(data)
+    for fold in folds:
+        trained = {u for i in fold.train for u in units[i]}
+        if any(u not in trained for i in fold.test for u in units[i]):
+            return units
+    return as_units(transfer_codes(data))
