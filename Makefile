@@ -14,7 +14,6 @@ $(VENV)/.ready: pyproject.toml constraints/cpu.txt
 
 demo: $(VENV)/.ready
 	$(BIN)/embbench grid grids/demo.yaml --workers $(WORKERS) --out results/demo
-	$(BIN)/embbench grid grids/demo_null.yaml --workers $(WORKERS) --out results/demo_null
 	$(BIN)/embbench grid grids/demo_kang18.yaml --workers $(WORKERS) --out results/demo_kang18
 
 lint: $(VENV)/.ready

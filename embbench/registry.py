@@ -6,8 +6,10 @@ import difflib
 import functools
 import importlib
 import importlib.util
+import inspect
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,10 @@ import yaml
 from embbench.core import Metric, UserError
 
 KINDS = ("datasets", "splits", "features", "graphs", "embeddings", "heads", "metrics")
+FILES = ("path", "weights", "graph", "source")  # parameters that may name a file or folder beside the registry file
+
+
+KIND_NAMES = {dict: "mapping", list: "list", str: "text"}
 
 
 @dataclass(frozen=True)
@@ -34,7 +40,7 @@ class Entry:
     holds : what information the component holds: knowledge, controls, responses, none.
     trained_on : datasets seen in pretraining; () none of ours, None not known.
     licence, reference : provenance.
-    base : folder that relative ``path`` parameters start from.
+    base : folder of the registry file; relative parameters of `FILES` that exist there were made absolute.
     """
 
     kind: str
@@ -58,7 +64,7 @@ class Entry:
 
     def missing(self) -> list[str]:
         """Required modules that cannot be imported here."""
-        return [r for r in self.requires if importlib.util.find_spec(r) is None]
+        return [r for r in self.requires if not _importable(r)]
 
     def load(self) -> Any:
         """The class or `Metric` behind the entry."""
@@ -74,7 +80,12 @@ class Entry:
         try:
             return thing(**params)
         except TypeError as error:
-            raise UserError(f"{self.kind} {self.name!r}: parameters {params} do not fit: {error}") from error
+            known = [name for name in inspect.signature(thing).parameters if name != "self"]
+            hint = f"; give {self.needs_file}" if self.needs_file else ""
+            raise UserError(
+                f"{self.kind} {self.name!r}: parameters {params} do not fit: {error}; "
+                f"it takes {', '.join(known) or 'none'}{hint}"
+            ) from error
         except ValueError as error:
             raise UserError(f"{self.kind} {self.name!r}: {error}") from error
 
@@ -82,11 +93,25 @@ class Entry:
         """First docstring line of the implementation's module, without importing it."""
         import ast
 
-        spec = importlib.util.find_spec(self.module)
+        spec = _found(self.module)
         source = Path(spec.origin).read_text(encoding="utf-8") if spec and spec.origin else ""
         return (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
 
 
+def _found(module: str) -> ModuleSpec | None:
+    """Where a module lies; None when it, or the package it should be in, cannot be found."""
+    try:
+        return importlib.util.find_spec(module)
+    except (ImportError, ValueError):
+        return None
+
+
+@functools.cache
+def _importable(module: str) -> bool:
+    return _found(module) is not None
+
+
+@functools.cache
 def load_object(impl: str) -> Any:
     """Import ``package.module:object``.
 
@@ -147,21 +172,37 @@ class Registry:
         return self._entries[kind, name]
 
     def parse(self, kind: str, text: str) -> Spec:
-        """``name[:argument][:key=value...]`` -> spec, e.g. ``knn:k=20``, ``hvg:500``, ``permuted:go:draw=3``."""
+        """``name[:argument][:key=value...]`` -> spec, e.g. ``knn:k=20``, ``hvg:500``, ``permuted:go:draw=3``.
+
+        Raises
+        ------
+        UserError
+            Unknown name, an argument that the entry does not take or lacks, or a value that is no YAML.
+        """
         name, *parts = text.split(":")
         entry = self.get(kind, name)
         if entry.argument == "of":  # the rest is itself a spec: only this entry's own parameters are taken off it
             inner = [p for p in parts if p.partition("=")[0] not in entry.params]
             own = (p.partition("=") for p in parts if p not in inner)
-            given = {key: yaml.safe_load(value) for key, _, value in own}
+            given = {key: _value(kind, text, value) for key, _, value in own}
+            if not any(inner):
+                raise UserError(f"{kind} {text!r}: expected one more name, {name}:NAME (embbench list {kind})")
             return Spec(text, entry, {**given, "of": ":".join(inner)})
-        given = {k: yaml.safe_load(v) for k, sep, v in (p.partition("=") for p in parts) if sep}
+        given = {k: _value(kind, text, v) for k, sep, v in (p.partition("=") for p in parts) if sep}
         plain = [p for p in parts if "=" not in p]
         if plain and not entry.argument:
             raise UserError(f"{kind} {text!r}: {name} takes no ':{plain[0]}'; write parameters as {name}:key=value")
         if plain:
-            given[entry.argument] = yaml.safe_load(":".join(plain))
+            given[entry.argument] = _value(kind, text, ":".join(plain))
         return Spec(text, entry, given)
+
+
+def _value(kind: str, text: str, value: str) -> Any:
+    """A parameter as YAML reads it: 20 is a number, l2 a word."""
+    try:
+        return yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise UserError(f"{kind} {text!r}: expected a YAML value such as 3, l2 or [a, b], found {value!r}") from error
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
@@ -185,17 +226,35 @@ def read_entries(path: Path) -> list[Entry]:
     for kind, section in sections.items():
         if kind not in KINDS:
             raise UserError(f"registry {path}: unknown section {kind!r}, expected one of {', '.join(KINDS)}")
+        if not isinstance(section or {}, dict):
+            found = type(section).__name__
+            raise UserError(f"registry {path}: section {kind} must map names to entries, found {found}")
         for name, facts in (section or {}).items():
-            if not isinstance(facts, dict) or "impl" not in facts or set(facts) - allowed:
-                found = sorted(facts) if isinstance(facts, dict) else type(facts).__name__
-                raise UserError(
-                    f"registry {path}: {kind}/{name} needs 'impl' and may have {sorted(allowed)}, found {found}"
-                )
+            _check_entry(f"registry {path}: {kind}/{name}", facts, allowed)
             facts = {
                 k: tuple(v) if isinstance(v, list) and k in ("requires", "trained_on") else v for k, v in facts.items()
             }
-            out.append(Entry(kind, name, base=str(Path(path).resolve().parent), **facts))
+            base = Path(path).resolve().parent
+            facts |= {k: _with_files(facts[k], base) for k in ("params", "test") if isinstance(facts.get(k), dict)}
+            out.append(Entry(kind, name, base=str(base), **facts))
     return out
+
+
+def _check_entry(where: str, facts: Any, allowed: set[str]) -> None:
+    """Refuse an entry that is no mapping, lacks ``impl``, has an unknown field or one of another type."""
+    if not isinstance(facts, dict) or "impl" not in facts or set(facts) - allowed:
+        found = ", ".join(map(str, facts)) if isinstance(facts, dict) else type(facts).__name__
+        raise UserError(f"{where} needs 'impl' and may have {', '.join(sorted(allowed))}, found {found}")
+    for name, value in facts.items():
+        kind = dict if name in ("params", "test") else list if name in ("requires", "trained_on") else str
+        if not isinstance(value, kind):
+            raise UserError(f"{where}: {name} must be a {KIND_NAMES[kind]}, found {value!r}")
+
+
+def _with_files(params: dict[str, Any], base: Path) -> dict[str, Any]:
+    """The parameters with files named relative to ``base`` as absolute paths; names such as ``ppi`` stay names."""
+    beside = {k: base / v for k, v in params.items() if k in FILES and isinstance(v, str) and v}
+    return params | {k: str(p.resolve()) for k, p in beside.items() if p.is_file() or (k == "weights" and p.is_dir())}
 
 
 @functools.cache

@@ -306,7 +306,7 @@ def test_knock_down_is_measured_and_filtered(tmp_path, fresh_home):
         columns = [GENES.index(e.replace("H1-0", "H1F0")) for e in entities]
         share = max(mine[c] / theirs[c] for c in columns)
         assert got.covariates["target_residual"][i] == pytest.approx(share, rel=1e-4, abs=1e-7)
-    strict = import_h5ad(path, "s", **{**FULL, "matching": "pooled"}, size_factor="total", min_knockdown=0.3)
+    strict = import_h5ad(path, "s", **{**FULL, "matching": "pooled"}, size_factor="total", max_residual=0.3)
     assert set(strict.entities) == {("KLF1",)}
     assert strict.meta["import_counts"]["conditions_not_knocked_down"] == 6
     np.testing.assert_array_equal(strict.cells.perturbed(1), got.cells.perturbed(5))
@@ -487,7 +487,7 @@ MISTAKES = {
     "no control": (obs("gene", "TP53", slice(None)), {"control": ()}, "no control cells.*TP53.*--control"),
     "only controls": (obs("gene", "non-targeting", slice(None)), {}, "no condition is left"),
     "all too small": (None, {"min_cells": 1000}, "no condition is left.*conditions below 1000 cells, dropped: 8"),
-    "knock-down": (None, {"min_knockdown": 1e-9}, "no condition is left.*keeps more than"),
+    "knock-down": (None, {"max_residual": 1e-9}, "no condition is left.*keeps more than"),
     "key twice": (None, {"context_keys": ["line", "line"]}, "line is used twice"),
     "key is perturbation": (None, {"context_keys": ["gene"]}, "gene is used twice"),
     "nan": (value(np.nan), {}, r"not finite: nan in cell \d+ .*gene '\w"),
@@ -517,7 +517,7 @@ MISTAKES = {
     "matching": (None, {"matching": "none"}, "matching must be one of"),
     "cells": (None, {"cells": "some"}, "cells must be one of"),
     "min cells": (None, {"min_cells": 0}, "min_cells must be at least 1, got 0"),
-    "min knock-down": (None, {"min_knockdown": -1.0}, "min_knockdown is a share"),
+    "min knock-down": (None, {"max_residual": -1.0}, "max_residual is a share"),
     "option": (None, {"contxt_keys": ["line"]}, "contxt_keys.*options are"),
     "name": (None, {"name": "a/b"}, "a dataset name has letters.*'a/b'"),
 }  # fmt: skip

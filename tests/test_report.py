@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from dataclasses import fields, replace
 from xml.etree import ElementTree
 
 import numpy as np
@@ -183,6 +184,12 @@ def test_reference_gap_is_paired():
     assert (gap.mean[1], gap.low[1], gap.high[1]) == (0.0, 0.0, 0.0)
 
 
+def verdicts(versus, part):
+    """Verdicts of some comparisons as a board of their own."""
+    cut = replace(versus, **{f.name: getattr(versus, f.name)[part] for f in fields(versus)})
+    return cut.verdict(np.ones(len(cut.mean)), needs_draws=True)
+
+
 @pytest.mark.parametrize(("draws", "common", "units"), [(3, 0.0, 10), (3, 0.3, 40), (10, 0.0, 40), (10, 0.3, 10)])
 def test_null_embeddings_rarely_beat_their_permutations(draws, common, units):
     """Embedding and draws are exchangeable; ``common`` moves all perturbations of one draw together, which the
@@ -194,12 +201,14 @@ def test_null_embeddings_rarely_beat_their_permutations(draws, common, units):
     scores = rng.normal(size=(cases, 1, units))[:, :, unit] + rng.normal(0, 0.3, (cases, draws + 1, units))[:, :, unit]
     scores += rng.normal(0, 0.2, (cases, draws + 1, 2 * units)) + common * rng.normal(size=(cases, draws + 1, 1))
     found = versus_draws(scores[:, 0], list(scores[:, 1:]), design, sign=1.0, seed=0)
-    wins = found.verdict(np.ones(cases), needs_draws=True).count("yes")
-    assert wins <= scipy_stats.binom.ppf(0.999, cases, 0.05)  # what a test of size 5 % may show in so many cases
+    alone = sum(verdicts(found, slice(i, i + 1)) == ["yes"] for i in range(cases))
+    assert alone <= scipy_stats.binom.ppf(0.999, cases, 0.05)  # what a test of size 5 % may show in so many cases
+    boards = [verdicts(found, slice(i, i + 25)) for i in range(0, cases, 25)]
+    assert sum("yes" in board for board in boards) <= scipy_stats.binom.ppf(0.999, len(boards), 0.05)
     if common:
         assert np.mean(found.low > 0) > 0.1
     shifted = versus_draws(scores[:100, 0] + 3.0, list(scores[:100, 1:]), design, sign=1.0, seed=0)
-    assert shifted.verdict(np.ones(100), needs_draws=True).count("yes") > 90
+    assert sum(verdicts(shifted, slice(i, i + 1)) == ["yes"] for i in range(100)) > 90
 
 
 def test_one_more_draw_test_is_the_t_prediction_interval():

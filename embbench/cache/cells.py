@@ -16,7 +16,7 @@ import numpy as np
 from scipy import sparse
 
 from embbench.cache.keys import array_digest, digest
-from embbench.cache.store import FORMAT, SEAL, DamagedFileError, _seal, check_seal, replacing, versions
+from embbench.cache.store import FORMAT, SEAL, DamagedFileError, check_seal, replacing, seal, versions
 from embbench.core import UserError
 
 KIND = "cells"
@@ -185,4 +185,4 @@ def cells_writer(path: Path, genes: int) -> Iterator[CellsWriter]:
     with replacing(path) as temporary:
         with h5py.File(temporary, "w", userblock_size=SEAL) as file:
             yield CellsWriter(file, genes)
-        _seal(temporary)
+        seal(temporary)

@@ -168,7 +168,7 @@ def write_h5(
                     "record": json.dumps(record or {}),
                 },
             )
-        _seal(temporary)
+        seal(temporary)
     return sha
 
 
@@ -182,7 +182,8 @@ def _fill(file: h5py.File, arrays: Mapping[str, np.ndarray], facts: Mapping[str,
     file.attrs.update({**facts, **shared})
 
 
-def _seal(path: Path) -> None:
+def seal(path: Path) -> None:
+    """Write the sha256 and length of everything behind the user block into the user block of a finished file."""
     with path.open("r+b") as file:
         file.seek(SEAL)
         sha = hashlib.file_digest(file, "sha256").hexdigest()

@@ -82,7 +82,8 @@ def progress_bar(label: str) -> Iterator[Callable[[Outcome | None, int, int], No
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(label, total=None, failed="")
         failed = 0
 

@@ -33,9 +33,11 @@ def predict(
     """Refit a configuration on all conditions and predict; its cross-validated error is printed beside."""
     from embbench.core import UserError
     from embbench.grid.apply import find_run, refit
+    from embbench.grid.results import check_folder
 
     if out.suffix != ".h5ad":
         raise UserError(f"--out {out}: expected a file that ends in .h5ad")
+    check_folder(out.parent, "the folder of the predictions,", "--out")
     paths = registry_paths(registry)
     folder = _folder(results, run)
     found, config = find_run(folder, run)
@@ -115,7 +117,7 @@ def _write(out: Path, applied: Applied, run: Run, config: str, errors: list[str]
 def explain(
     run: RunKey,
     perturbation: Annotated[str, typer.Option(help="A perturbation, or a set as A+B.")],
-    top: Annotated[int, typer.Option(help="Contributions to show per context.")] = 10,
+    top: Annotated[int, typer.Option(min=1, help="Contributions to show per context.")] = 10,
     results: Folder = None,
     registry: RegistryOption = None,
 ) -> None:

@@ -55,12 +55,15 @@ def verify() -> None:
 @app.command("prune")
 def prune(
     name: Annotated[str | None, typer.Option(help="Only this embedding.")] = None,
-    older_than: Annotated[float, typer.Option(help="Only files at least this many days old.")] = 0.0,
+    older_than: Annotated[float, typer.Option(min=0, help="Only files at least this many days old.")] = 0.0,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Remove cached embeddings, damaged files and abandoned temporaries."""
     from embbench.cache import maintain
+    from embbench.grid.names import registry_of
 
+    if name is not None and name not in {i.path.parent.name for i in maintain.items()}:
+        registry_of(()).get("embeddings", name)  # of a user's registry it can only be known when it is cached
     if not yes:
         typer.confirm(f"Remove cached embeddings{f' of {name}' if name else ''}?", abort=True)
     gone = maintain.totals(maintain.prune(name, older_than))

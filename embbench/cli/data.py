@@ -38,16 +38,21 @@ def import_screen(
         list[str] | None, typer.Option(help="Further obs column(s) to keep, e.g. a published split.")
     ] = None,
     min_cells: Annotated[int, typer.Option(help="Drop conditions with fewer cells.")] = 10,
-    min_knockdown: Annotated[
-        float | None, typer.Option(help="Keep conditions whose target fell at least to this share.")
+    max_residual: Annotated[
+        float | None,
+        typer.Option(help="Drop conditions whose own target keeps more than this share of its expression."),
     ] = None,
     cells: Annotated[str, typer.Option(help="Cells to keep beside the means: all, controls or none.")] = "all",
     etest: Annotated[bool, typer.Option(help="Compute an E-test p value per condition.")] = True,
     seed: Annotated[int, typer.Option(help="Seed of the control halves and of the E-test.")] = 0,
 ) -> None:
     """Import single cells into effects per condition; bounded memory whatever the number of cells."""
+    from embbench.core import UserError
     from embbench.datasets._import import import_h5ad
+    from embbench.grid.names import registry_of
 
+    if name in {entry.name for entry in registry_of(()).entries("datasets")}:
+        raise UserError(f"import: {name!r} is the name of a registered dataset; choose another --name")
     data = import_h5ad(
         path,
         name,
@@ -62,7 +67,7 @@ def import_screen(
         matching=matching,
         entity_type=entity_type,
         min_cells=min_cells,
-        min_knockdown=min_knockdown,
+        max_residual=max_residual,
         cells=cells,
         dose_key=dose_key,
         gene_key=gene_key,

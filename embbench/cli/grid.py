@@ -132,9 +132,12 @@ def report(
 ) -> None:
     """Print the leaderboards and write leaderboard.csv, leaderboard.md and the tables beside them."""
     from embbench.core import UserError
+    from embbench.grid.results import check_folder
 
     if not folder.is_dir():
         raise UserError(f"{folder}: expected a results folder (embbench grid --out {folder}), found none")
+    if svg is not None:
+        check_folder(svg.parent, "the folder of the picture,", "--svg")
     _report(folder, split_list(metrics), None, registry_paths(registry), show=3, svg=svg)
 
 

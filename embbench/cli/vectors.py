@@ -23,12 +23,13 @@ def extract(
     from embbench.cache.home import home
     from embbench.grid.names import registry_of
     from embbench.grid.screens import screen
+    from embbench.grid.validate import check_spec
     from embbench.grid.vectors import compute_embedding, wanted_names
 
     paths = registry_paths(registry)
     known = registry_of(paths)
     for name in split_list(model) or []:
-        known.parse("embeddings", name)
+        check_spec(known, "embeddings", name)
     data, records = screen(dataset, genes, paths), []
     for name in split_list(model) or []:
         table = compute_embedding(known, name, data, np.arange(len(data)))

@@ -107,7 +107,7 @@ class PerturbationDataset:
     context: np.ndarray
     entity_type: str = "gene"
     contexts: tuple[str, ...] = ()
-    truth: np.ndarray | None = None
+    truth: np.ndarray = None  # type: ignore[assignment]  # effects, unless given: set in __post_init__
     observed: np.ndarray | None = None
     baseline: np.ndarray | None = None
     baseline_truth: np.ndarray | None = None

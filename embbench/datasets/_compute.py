@@ -15,15 +15,14 @@ from embbench.cache.cells import BOTH, CONTROL, UNUSED, CellsWriter, cells_write
 from embbench.cache.screens import string_array, with_digest
 from embbench.core import PerturbationDataset, UserError
 from embbench.datasets._effects import Effects, fill
-from embbench.datasets._h5ad import column, describe, index_names, length
+from embbench.datasets._h5ad import column, index_names, length
 from embbench.datasets._matrix import Csc, Matrix, open_matrix
-from embbench.datasets._obs import ImportReport, covariate, depths
+from embbench.datasets._obs import ImportReport, covariate, depths, gene_names
 from embbench.datasets._options import ImportOptions
 from embbench.datasets._plan import FEW_CONTROLS, Plan, make_plan
 from embbench.datasets._scale import Normaliser, detect_scale
 from embbench.datasets._significance import Significance
 from embbench.datasets._stream import Progress, Sink, blocks, sum_up
-from embbench.genes import harmonise, namespace
 
 
 @dataclass
@@ -90,7 +89,7 @@ def _start(file: h5py.File, options: ImportOptions, folder: Path, progress: Prog
         names = column(file, "var", options.gene_key, "--gene-key").text()
     matrix = open_matrix(file, options.layer, (length(file, "obs"), len(names)))
     scale = detect_scale(matrix, options.scale, file.filename)
-    genes = _genes(file.filename, names, report)
+    genes = gene_names(file.filename, names, report)
     plan = make_plan(file, options, genes, report)
     depth = depths(file, options, plan.row != UNUSED) if scale == "counts" else None
     if isinstance(matrix, Csc):
@@ -98,23 +97,6 @@ def _start(file: h5py.File, options: ImportOptions, folder: Path, progress: Prog
         matrix.scratch.mkdir()
     normalise = Normaliser(file.filename, matrix.label, scale, options.scale != "auto", depth, genes)
     return _Job(file, options, matrix, genes, plan, normalise, report, progress)
-
-
-def _genes(path: str, names: np.ndarray, report: ImportReport) -> np.ndarray:
-    """Gene names in one namespace: symbols where most of them are human genes, else as they are."""
-    found, counts = np.unique(names, return_counts=True)
-    if (counts > 1).any() or "" in found:
-        repeated = found[(counts > 1) | (found == "")].tolist()
-        raise UserError(
-            f"{path}: gene names must be unique, not empty; found {len(repeated)} that are not ({describe(repeated)}); "
-            "make them unique (anndata: var_names_make_unique) or name a better var column with --gene-key"
-        )
-    if namespace(names.tolist()) == "unknown":
-        report.lines.append(f"genes: {len(names):,} names of no human namespace, kept as they are")
-        return string_array(names)
-    done = harmonise(names.tolist())
-    report.lines.extend(done.report.lines())
-    return string_array(done.names)
 
 
 def _targets(plan: Plan, genes: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -172,10 +154,10 @@ def _kept(job: _Job, effects: Effects) -> np.ndarray:
     names = [labels[i] for i in np.flatnonzero(~large)]
     job.report.add("conditions_small", len(names), "conditions too small without their empty cells, dropped", names)
     keep = large
-    if options.min_knockdown is not None:
-        weak = large & (effects.residual > options.min_knockdown)
+    if options.max_residual is not None:
+        weak = large & (effects.residual > options.max_residual)
         names = [f"{labels[i]}: {effects.residual[i]:.2f}" for i in np.flatnonzero(weak)]
-        what = f"conditions whose target keeps more than {options.min_knockdown:g} of its expression, dropped"
+        what = f"conditions whose target keeps more than {options.max_residual:g} of its expression, dropped"
         job.report.add("conditions_not_knocked_down", len(names), what, names)
         unknown = int((large & np.isnan(effects.residual)).sum())
         job.report.add("conditions_target_not_measured", unknown, "conditions whose target is not measured, kept")
@@ -224,7 +206,7 @@ def _facts(job: _Job) -> dict[str, Any]:
     """How the screen was made, for ``meta``."""
     options = job.options
     depth = "none" if job.normalise.scale == "lognorm" else options.size_factor or "panel"
-    names = ("controls", "matching", "min_cells", "min_knockdown", "layer", "seed", "cells", "select")
+    names = ("controls", "matching", "min_cells", "max_residual", "layer", "seed", "cells", "select")
     keys = ("perturbation_key", "batch_key", "dose_key", "gene_key")
     own = {name: getattr(options, name) for name in (*names, *keys)}
     return {**own, "context_keys": list(options.context_keys), "scale": job.normalise.scale, "size_factor": depth}

@@ -1,4 +1,4 @@
-"""Columns of ``obs`` turned into codes per cell: selection, contexts, batches, doses, size factors, covariates."""
+"""Columns turned into codes: selection, contexts, batches, doses, size factors, covariates, gene names."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 import h5py
 import numpy as np
 
+from embbench.cache.screens import string_array
 from embbench.core import UserError
 from embbench.datasets._h5ad import Column, column, describe, near
 from embbench.datasets._options import ImportOptions
+from embbench.genes import harmonise, namespace
 
 SINGLE = "all"  # the one context or batch of a file that names none
 
@@ -174,3 +176,26 @@ def _first_cell(row: np.ndarray, rows: int) -> np.ndarray:
     cells = np.flatnonzero(row >= 0)
     np.minimum.at(first, row[cells], cells)
     return first
+
+
+def gene_names(path: str, names: np.ndarray, report: ImportReport) -> np.ndarray:
+    """Gene names in one namespace: symbols where most of them are human genes, else as they are.
+
+    Raises
+    ------
+    UserError
+        Names are repeated or empty.
+    """
+    found, counts = np.unique(names, return_counts=True)
+    if (counts > 1).any() or "" in found:
+        repeated = found[(counts > 1) | (found == "")].tolist()
+        raise UserError(
+            f"{path}: gene names must be unique, not empty; found {len(repeated)} that are not ({describe(repeated)}); "
+            "make them unique (anndata: var_names_make_unique) or name a better var column with --gene-key"
+        )
+    if namespace(names.tolist()) == "unknown":
+        report.lines.append(f"genes: {len(names):,} names of no human namespace, kept as they are")
+        return string_array(names)
+    done = harmonise(names.tolist())
+    report.lines.extend(done.report.lines())
+    return string_array(done.names)

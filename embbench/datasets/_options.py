@@ -35,7 +35,7 @@ class ImportOptions:
     matching : ``batch``, ``equal-batch`` or ``pooled``.
     entity_type : ``auto``, ``gene`` or ``compound``.
     min_cells : conditions with fewer usable cells are dropped.
-    min_knockdown : largest expression of a condition's own measured target that is left, as a share of control (0.3:
+    max_residual : largest expression of a condition's own measured target that is left, as a share of control (0.3:
         at least 70 % knock-down); conditions above it are dropped, those with no measured target are kept. None: off.
     cells : which cells are kept beside the condition level: ``all``, ``controls`` or ``none``.
     dose_key : numeric obs column of doses.
@@ -62,7 +62,7 @@ class ImportOptions:
     matching: str = "batch"
     entity_type: str = "auto"
     min_cells: int = 10
-    min_knockdown: float | None = None
+    max_residual: float | None = None
     cells: str = "all"
     dose_key: str | None = None
     gene_key: str | None = None
@@ -86,8 +86,8 @@ class ImportOptions:
                 raise UserError(f"import: {name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
         if self.min_cells < 1:
             raise UserError(f"import: min_cells must be at least 1, got {self.min_cells}")
-        if self.min_knockdown is not None and not self.min_knockdown > 0:
-            raise UserError(f"import: min_knockdown is a share of control above 0, e.g. 0.3, got {self.min_knockdown}")
+        if self.max_residual is not None and not self.max_residual > 0:
+            raise UserError(f"import: max_residual is a share of control above 0, e.g. 0.3, got {self.max_residual}")
         keys = [self.perturbation_key, *self.context_keys]
         if repeated := sorted({k for k in keys if keys.count(k) > 1}):
             raise UserError(

@@ -119,5 +119,11 @@ class SimCells:
 
 
 def normalise(counts: np.ndarray, total: np.ndarray) -> np.ndarray:
-    """``log1p(1e4 * counts / total)``, float32."""
+    """``log1p(1e4 * counts / total)`` of counts (m, g) and depths (m,), float32.
+
+    Examples
+    --------
+    >>> normalise(np.array([[0, 1]]), np.array([10_000.0])).round(4).tolist()
+    [[0.0, 0.6930999755859375]]
+    """
     return np.log1p(counts * (SCALE / total)[:, None]).astype(np.float32)

@@ -39,7 +39,13 @@ def control_moments(design: Design, moments: DepthMoments, context: int) -> tupl
 
 
 def batch_weights(n_perturbed: np.ndarray, n_control: int) -> np.ndarray:
-    """Matching weights ``n_p n_c / (n_p + n_c)``, normalised over batches, (b,) float64."""
+    """Matching weights ``n_p n_c / (n_p + n_c)``, normalised over batches, (b,) float64.
+
+    Examples
+    --------
+    >>> batch_weights(np.array([10, 30]), 30).round(3).tolist()
+    [0.333, 0.667]
+    """
     w = n_perturbed * n_control / np.maximum(n_perturbed + n_control, 1)
     return w / w.sum()
 

@@ -59,7 +59,10 @@ def _npz(path: Path, key: str | None, names: str | None) -> RawTable:
                 raise UserError(f"{path}: expected an .npz archive of names and matrix, found a single array")
             arrays = {name: archive[name] for name in archive.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, pickle.UnpicklingError) as error:
-        raise UserError(f"{path}: expected an .npz file without pickled objects, found: {error}") from error
+        found = error if zipfile.is_zipfile(path) else "a file of another kind"
+        raise UserError(
+            f"{path}: expected an .npz file without pickled objects, found: {found}; write it with numpy.savez"
+        ) from error
     return _from_arrays(path, arrays, key, names)
 
 

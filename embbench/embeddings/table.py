@@ -50,7 +50,8 @@ class Table(ExtractorDefaults):
             raise ValueError(f"Table: entity must be one of {', '.join(ENTITIES)}, got {entity!r}")
         if to not in (None, "symbol", "ensembl", "entrez"):
             raise ValueError(f"Table: to must be symbol, ensembl, entrez or null, got {to!r}")
-        self.path, self.key, self.names, self.sha256, self.to = Path(path).expanduser(), key, names, sha256, to
+        self.path, self.key, self.names, self.to = Path(path).expanduser(), key, names, to
+        self.sha256 = None if sha256 is None else str(sha256)  # YAML reads digits alone as a number
         self.entity = entity or "any"  # type: ignore[misc]  # one class serves names of every kind
 
     def files(self) -> tuple[Path, ...]:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import sparse
 
 from embbench.core import PerturbationDataset, Run, UserError
 from embbench.grid.fit import Job, Prediction, job_of, predict, rows_of, tables_for
@@ -49,15 +48,18 @@ def find_run(results: Results, key: str) -> tuple[Run, str]:
         None or several do.
     """
     hits: dict[str, Run] = {}
+    known: dict[str, Run] = {}
     for stored in results.plans():
         for planned in stored["runs"]:
+            known.setdefault(planned["config"], Run(**planned["run"]))
             if planned["config"].startswith(key) or planned["key"].startswith(key):
-                hits.setdefault(planned["config"], Run(**planned["run"]))
+                hits.setdefault(planned["config"], known[planned["config"]])
     if len(hits) != 1 or len(key) < 4:
-        found = ", ".join(sorted(hits)[:5]) or "none"
+        listed = [f"{config} ({run.embedding} x {run.head})" for config, run in (hits or known).items()]
+        shown = ", ".join(listed[:5]) + (f" ... ({len(listed)} in all)" if len(listed) > 5 else "")
         raise UserError(
             f"--run {key}: expected the start (4 or more characters) of one configuration id in {results.folder}, "
-            f"found {found}; the leaderboard's id column lists them"
+            f"found {len(hits) or 'none'}; {'these' if hits else 'it has'}: {shown}"
         )
     config, run = next(iter(hits.items()))
     return run, config
@@ -85,8 +87,12 @@ def refit(run: Run, perturbations: Sequence[str], contexts: Sequence[str], paths
     Raises
     ------
     UserError
-        An unknown context, or a dataset that cannot be found any more.
+        An unknown context, another target than effects, or a dataset that cannot be found any more.
     """
+    if run.target != "effects":
+        raise UserError(
+            f"this configuration predicts {run.target}; a refit writes effects, choose one that predicts those"
+        )
     registry = registry_of(paths)
     data = screen(run.dataset, run.genes, paths)
     if unknown := sorted(set(contexts) - set(data.contexts)):
@@ -97,12 +103,14 @@ def refit(run: Run, perturbations: Sequence[str], contexts: Sequence[str], paths
     train = np.arange(len(data))
     run = replace(run, fold="all")
     tables = tables_for(run, registry, data, train, extra=frozenset(e for s in sets for e in s))
+    split = split_of(run.dataset, run.split, run.genes, run.seed, paths)
     job = Job(
         run,
         data,
         train,
         query,
-        _all_rows_units(run, data),
+        split.kind,
+        split.units,
         tables,
         registry.parse("heads", run.head),
         registry.parse("features", run.features),
@@ -111,14 +119,6 @@ def refit(run: Run, perturbations: Sequence[str], contexts: Sequence[str], paths
     made = predict(job)
     effects = made.values if made.values is not None else from_weights(made.weights, data.effects[job.train])
     return Applied(data, query, effects, made.covered, made, job.train)
-
-
-def _all_rows_units(run: Run, data: PerturbationDataset) -> tuple[tuple[int, ...], ...]:
-    """Inner units of a refit: entities, or contexts where the benchmark held out contexts."""
-    if run.split.startswith("unseen_context"):
-        return tuple((int(code),) for code in data.context_codes)
-    number = {name: i for i, name in enumerate(data.entity_names)}
-    return tuple(tuple(number[name] for name in row) for row in data.entities)
 
 
 def cross_validated(
@@ -158,7 +158,7 @@ def explain(run: Run, perturbation: str, paths: tuple[str, ...]) -> tuple[dict[s
 
     Returns
     -------
-    shares : context -> contributions.
+    shares : context (and dose, where the screen has doses) -> contributions.
     how : which of the two it was.
 
     Raises
@@ -176,45 +176,45 @@ def explain(run: Run, perturbation: str, paths: tuple[str, ...]) -> tuple[dict[s
     if members in data.entities:
         return _held_out(run, data, members, paths), "held-out prediction"
     applied = refit(run, [perturbation], [], paths)
-    return _shares(
-        applied.prediction.weights, applied.covered, applied.query, data, applied.train, perturbation
-    ), "refit on all"
+    shares = _shares(run, applied.prediction, applied.query, data, applied.train)
+    return _some(shares, perturbation), "refit on all"
 
 
 def _held_out(
     run: Run, data: PerturbationDataset, members: tuple[str, ...], paths: tuple[str, ...]
 ) -> dict[str, list[Share]]:
+    name = "+".join(members)
     out: dict[str, list[Share]] = {}
     split = split_of(run.dataset, run.split, run.genes, run.seed, paths)
-    for fold in split.folds:
-        mine = np.array([i for i, row in enumerate(fold.test) if data.entities[row] == members], dtype=np.int64)
-        if not len(mine):
-            continue
-        job = job_of(replace(run, fold=fold.name), paths)
-        made = predict(replace(job, query=rows_of(data, fold.test[mine])))
-        out |= _shares(made.weights, made.covered, rows_of(data, fold.test[mine]), data, fold.train, "+".join(members))
-    if not out:
-        raise UserError(
-            f"{'+'.join(members)} is in no test fold of {run.split}, so there is no held-out prediction to explain"
-        )
-    return out
+    tested = [(f, f.test[[data.entities[row] == members for row in f.test]]) for f in split.folds]
+    for fold, rows in [(f, rows) for f, rows in tested if len(rows)]:
+        query = rows_of(data, rows)
+        made = predict(replace(job_of(replace(run, fold=fold.name), paths), query=query))
+        out |= _shares(run, made, query, data, fold.train)
+    if not any(len(rows) for _, rows in tested):
+        raise UserError(f"{name} is in no test fold of {run.split}, so there is no held-out prediction to explain")
+    return _some(out, name)
+
+
+def _some(shares: dict[str, list[Share]], name: str) -> dict[str, list[Share]]:
+    if not shares:
+        raise UserError(f"{name} has no vector in this embedding: its prediction is the fallback (the context mean)")
+    return shares
 
 
 def _shares(
-    weights: sparse.csr_matrix | None,
-    covered: np.ndarray,
-    query: Rows,
-    data: PerturbationDataset,
-    train: np.ndarray,
-    name: str,
+    run: Run, made: Prediction, query: Rows, data: PerturbationDataset, train: np.ndarray
 ) -> dict[str, list[Share]]:
-    if weights is None or not covered.any():
-        raise UserError(f"{name} has no vector in this embedding: its prediction is the fallback (the context mean)")
+    """Contributions to the covered rows of a query, by context (and dose, where the query has one)."""
+    if made.weights is None:
+        raise UserError(
+            f"{data.name} has unobserved entries, so weights of {run.head} alone do not make up its {run.target}"
+        )
     out = {}
-    for i in np.flatnonzero(covered):
-        row = weights[[i]].tocoo()
+    for i in np.flatnonzero(made.covered):
+        row = made.weights[[i]].tocoo()
         order = np.argsort(-np.abs(row.data), kind="stable")
-        out[str(query.context[i])] = [
+        out[str(query.context[i]) + ("" if query.dose is None else f" @{query.dose[i]:g}")] = [
             Share(data.conditions[train[row.col[j]]], str(data.context[train[row.col[j]]]), float(row.data[j]))
             for j in order
         ]

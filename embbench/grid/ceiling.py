@@ -16,7 +16,7 @@ Formula = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]  # (truth, 
 
 
 def _mean(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    return np.sum(values * mask, axis=1) / np.maximum(mask.sum(axis=1), 1)
+    return np.sum(np.where(mask, values, 0), axis=1) / np.maximum(mask.sum(axis=1), 1)
 
 
 def _squared(truth: np.ndarray, variance: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -46,7 +46,7 @@ def _attenuated(total: np.ndarray, noise: np.ndarray) -> np.ndarray:
 FORMULAS: dict[str, Formula] = {
     "mse": _squared,
     "rmse": lambda t, v, m: np.sqrt(_squared(t, v, m)),
-    "l2": lambda t, v, m: np.sqrt(np.sum(v * m, axis=1)),
+    "l2": lambda t, v, m: np.sqrt(np.sum(np.where(m, v, 0), axis=1)),
     "pearson": _pearson,
     "cosine": _cosine,
 }

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError, field_validator
 
 from embbench.core import UserError
 
@@ -46,7 +46,7 @@ class Grid(BaseModel):
     combine: list[str] = ["sum"]
     features: list[str] = ["pca:100"]
     graph: list[str] = ["none"]
-    seed: list[int] = [0]
+    seed: list[NonNegativeInt] = [0]
     scope: str = Field(default="auto", pattern="^(auto|joint|per_context)$")
     target: str = Field(default="effects", pattern="^(effects|labels|population)$")
     select: str = "l2_all"
@@ -55,7 +55,7 @@ class Grid(BaseModel):
     samples: int = Field(default=100, ge=1)
     metrics: list[str] = list(METRICS)
     baselines: bool = True
-    permutations: dict[str, int] = {"smoother": 10, "trained": 3}
+    permutations: dict[Literal["smoother", "trained"], NonNegativeInt] = {"smoother": 10, "trained": 3}
 
     @field_validator(
         "dataset", "split", "emb", "head", "context_emb", "combine", "features", "graph", "metrics", mode="before"
@@ -86,8 +86,9 @@ def read_grid(path: Path | None, **given: Any) -> Grid:
             content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise UserError(f"grid {path}: cannot be read as YAML: {str(error).splitlines()[0]}") from error
-        if not isinstance(content, dict):
-            raise UserError(f"grid {path}: expected fields such as dataset, emb, head; found {type(content).__name__}")
+        if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
+            found = type(content).__name__ if not isinstance(content, dict) else ", ".join(map(repr, content))
+            raise UserError(f"grid {path}: expected fields such as dataset, emb, head; found {found}")
     try:
         return Grid(**{**content, **{k: v for k, v in given.items() if v not in (None, [], ())}})
     except ValidationError as error:

@@ -52,18 +52,29 @@ def describe(data: PerturbationDataset) -> dict[str, Any]:
         "cells kept": data.cells is not None,
         **{k: v for k, v in data.meta.items() if isinstance(v, str | int | float)},
     }
-    return {"facts": facts, "contexts": records, "report": list(data.meta.get("import_report", []))}
+    return {"facts": facts, "contexts": records, "report": [*data.meta.get("import_report", []), *_mapping(data)]}
+
+
+def _mapping(data: PerturbationDataset) -> list[str]:
+    """Lines on how names of a condition-level table were read, and what was left out."""
+    found = data.meta.get("mapping", {})
+    lines = []
+    for what in ("genes", "perturbations"):
+        if report := found.get(what):
+            lines.append(f"{what}: " + ", ".join(f"{n} {status}" for status, n in report["counts"].items()))
+            lines += [f"  {status}: {', '.join(shown)}" for status, shown in report["examples"].items()]
+    return lines + [f"left out: {n:,} {what}" for what, n in found.get("left_out", {}).items() if n]
 
 
 def _observed_norms(data: PerturbationDataset) -> np.ndarray:
-    return np.sqrt(np.sum(np.where(data.observed, data.truth, 0).astype(np.float64) ** 2, axis=1))
+    return np.sqrt(np.sum(np.where(np.asarray(data.observed), data.truth, 0).astype(np.float64) ** 2, axis=1))
 
 
 def coverage(data: PerturbationDataset, registry: Registry) -> list[dict[str, Any]]:
     """Every static embedding of the registry: the share of perturbed entities with a vector, or why not."""
     names, out = set(data.entity_names), []
     for entry in registry.entries("embeddings"):
-        if (entry.argument and not entry.params.get(entry.argument)) or entry.missing():
+        if entry.missing() or _needs_argument(entry):
             continue
         kind = entry.load()
         if kind.reads or kind.names_matter or kind.needs_names or kind.entity not in ("any", data.entity_type):
@@ -87,6 +98,9 @@ def coverage(data: PerturbationDataset, registry: Registry) -> list[dict[str, An
 
 
 def _needs_argument(entry: Entry) -> bool:
-    """Whether the entry makes nothing without a value of the user's (a table's path, the embedding to permute)."""
+    """Whether the entry waits for a value of the user's: a table's path, an edge list, the embedding to permute."""
     given = inspect.signature(entry.load()).parameters.get(entry.argument)
-    return given is not None and given.default is inspect.Parameter.empty and entry.argument not in entry.params
+    if given is None or entry.argument in entry.params:
+        return False
+    own_file = bool(entry.needs_file) and entry.argument in ("path", "source", "graph")
+    return own_file or given.default is inspect.Parameter.empty

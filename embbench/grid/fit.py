@@ -11,11 +11,12 @@ import numpy as np
 from scipy import sparse
 
 from embbench.cache.keys import stream
-from embbench.core import Fold, Inputs, PerturbationDataset, Run, Split, Truth, UserError
+from embbench.core import CellView, Fold, Inputs, PerturbationDataset, Run, Split, Truth, UserError
 from embbench.grid.inputs import Raw, Rows, Tables, assemble, covered, query_part
 from embbench.grid.names import registry_of
 from embbench.grid.screens import screen, split_of
 from embbench.grid.select import Choice, Problem, choose, make_head, predict_target
+from embbench.grid.targets import target_values, training_truth
 from embbench.grid.vectors import compute_embedding
 from embbench.registry import Registry, Spec
 
@@ -46,12 +47,16 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Job:
-    """A run with everything resolved: the screen, training rows, conditions to predict, vectors and specs."""
+    """A run with everything resolved: the screen, training rows, conditions to predict, vectors and specs.
+
+    ``kind`` and ``units`` are those of the split: what is unseen, and what inner folds hold out.
+    """
 
     run: Run
     data: PerturbationDataset
     train: np.ndarray
     query: Rows
+    kind: str
     units: tuple[tuple[int, ...], ...]
     tables: Tables
     head: Spec
@@ -73,14 +78,15 @@ def rows_of(data: PerturbationDataset, index: np.ndarray) -> Rows:
     return Rows(tuple(data.entities[i] for i in index), data.context[index], dose)
 
 
-def resolve_scope(run: Run, head: type, data: PerturbationDataset, train: np.ndarray, query: Rows) -> str:
-    """``per_context`` or ``joint``: joint when asked, declared, needed (a query context without training rows) or
-    implied by context vectors.
+def resolve_scope(job: Job) -> str:
+    """``per_context`` or ``joint``: joint when asked, declared, needed (contexts are held out, with or without support
+    rows, or a query context has no training rows) or implied by context vectors.
     """
-    if run.scope != "auto":
-        return run.scope
-    unseen = set(query.context.tolist()) - set(data.context[train].tolist())
-    return "joint" if head.scope == "joint" or unseen or run.context_embedding != "none" else "per_context"
+    if job.run.scope != "auto":
+        return job.run.scope
+    unseen = set(job.query.context.tolist()) - set(job.data.context[job.train].tolist())
+    joint = job.head.entry.load().scope == "joint" or job.kind == "context" or unseen
+    return "joint" if joint or job.run.context_embedding != "none" else "per_context"
 
 
 def tables_for(
@@ -114,6 +120,7 @@ def job_of(run: Run, paths: tuple[str, ...]) -> Job:
         data,
         fold.train,
         rows_of(data, fold.test),
+        split.kind,
         split.units,
         tables_for(run, registry, data, fold.train),
         registry.parse("heads", run.head),
@@ -125,9 +132,7 @@ def job_of(run: Run, paths: tuple[str, ...]) -> Job:
 def predict(job: Job) -> Prediction:
     """Fit on the training rows and predict the query, per context or jointly."""
     began = time.process_time()
-    head = job.head.entry.load()
-    scope = resolve_scope(job.run, head, job.data, job.train, job.query)
-    parts = [_predict_part(job, train, query, label) for train, query, label in _parts(job, scope)]
+    parts = [_predict_part(job, train, query, label) for train, query, label in _parts(job, resolve_scope(job))]
     out = _merge(job, parts)
     return replace(out, cpu_seconds=time.process_time() - began)
 
@@ -181,46 +186,13 @@ def _predict_part(job: Job, train: np.ndarray, query: np.ndarray, label: str) ->
 
 def _problem(job: Job, raw: Raw, train: np.ndarray, fit: np.ndarray) -> tuple[Problem, np.ndarray, np.ndarray | None]:
     rows = train[fit]
-    Y, observed = target_values(job.data, rows, job.run.target)
+    Y, observed = target_values(job.data, rows, job.run.target, job.train)
 
     def truth(index: np.ndarray) -> Truth:
         return training_truth(job.data, rows[index])
 
     part = Raw(raw.inputs.rows(fit))
     return Problem(part, Y, observed, truth, job.features, job.run.target, job.run.samples), Y, observed
-
-
-def target_values(data: PerturbationDataset, rows: np.ndarray, target: str) -> tuple[np.ndarray, np.ndarray | None]:
-    """What heads are fitted to: training effects (a gene's training mean where unobserved), or labels."""
-    if target == "labels":
-        if data.labels is None:
-            raise UserError(f"{data.name} has no labels; choose target effects")
-        return data.labels[rows], None if data.labels_tested is None else data.labels_tested[rows]
-    Y = data.effects[rows]
-    if data.observed is None or data.observed[rows].all():
-        return Y, None
-    seen = data.observed[rows]
-    sums = np.where(seen, Y, 0).sum(axis=0, dtype=np.float64)
-    mean = np.divide(sums, seen.sum(axis=0), out=np.zeros(Y.shape[1]), where=seen.any(axis=0))
-    return np.where(seen, Y, mean.astype(np.float32)), seen
-
-
-def training_truth(data: PerturbationDataset, rows: np.ndarray) -> Truth:
-    """The `Truth` that selection may score training rows against: effects against control half A."""
-    part = data.training(rows)
-    baseline = None if part.baseline is None else part.baseline[part.context_codes]
-    return Truth(
-        part.effects,
-        part.unit,
-        part.context_codes,
-        part.target_columns(),
-        part.entities,
-        part.observed,
-        baseline,
-        labels=part.labels,
-        labels_tested=part.labels_tested,
-        cells=part.cells,
-    )
 
 
 def _predict_rows(
@@ -244,25 +216,39 @@ def _fallback(job: Job, raw: Raw, n: int, train: np.ndarray) -> Prediction:
         smoother.weights(inputs.rows(np.arange(n)), query_part(inputs, np.arange(n, len(inputs))))
     )
     nobody = np.zeros(len(inputs) - n, dtype=bool)
-    Y, observed = target_values(job.data, train, job.run.target)
+    Y, observed = target_values(job.data, train, job.run.target, job.train)
     if job.run.target == "effects":
         return Prediction(None, weights, nobody) if observed is None else Prediction(_product(weights, Y), None, nobody)
     if job.run.target == "labels":
-        shares = np.stack([_product(weights, (label == Y).astype(np.float32)) for label in (-1, 0, 1)], axis=2)
-        return Prediction(shares, None, nobody)
-    shift = _product(weights, Y)
-    cells = [_controls(job, int(code), i) for i, code in enumerate(inputs.context[n:])]
-    return Prediction(np.stack([c + s for c, s in zip(cells, shift, strict=True)]).astype(np.float32), None, nobody)
-
-
-def _controls(job: Job, context: int, row: int) -> np.ndarray:
-    """``samples`` half-A control cells of a context, drawn with replacement from the run's own stream."""
-    cells = job.data.training(job.train).cells
-    if cells is None:
+        return Prediction(_label_shares(weights, Y, observed), None, nobody)
+    if inputs.cells is None:
         raise UserError(f"{job.data.name} has no cells; a population prediction needs them")
-    pool = cells.controls(context)
-    draw = np.random.default_rng(stream(*map(str, sorted(job.run.coordinates().items())), "controls", row))
-    return pool[draw.integers(len(pool), size=job.run.samples)]
+    cells = _control_cells(job, inputs.cells, inputs.context[n:])
+    return Prediction((cells + _product(weights, Y)[:, None, :]).astype(np.float32), None, nobody)
+
+
+def _label_shares(weights: sparse.csr_matrix, Y: np.ndarray, tested: np.ndarray | None) -> np.ndarray:
+    """Weighted shares (m, g, 3) of down, unchanged and up among tested entries; a third each where none is tested."""
+    seen = np.ones(Y.shape, dtype=bool) if tested is None else tested
+    counts = np.stack([weights @ ((label == Y) & seen).astype(np.float64) for label in (-1, 0, 1)], axis=2)
+    total = counts.sum(axis=2, keepdims=True)
+    return np.divide(counts, total, out=np.full(counts.shape, 1 / 3), where=total > 0).astype(np.float32)
+
+
+def _control_cells(job: Job, cells: CellView, contexts: np.ndarray) -> np.ndarray:
+    """Half-A control cells (m, samples, g) for query rows, drawn with replacement from the run's own stream.
+
+    A context whose controls are closed takes those of the open contexts.
+    """
+    pools: dict[int, np.ndarray] = {}
+    for code in dict.fromkeys(contexts.tolist()):
+        sources = [code] if cells.contexts is None or code in cells.contexts else sorted(cells.contexts)
+        pools[code] = np.concatenate([cells.controls(c) for c in sources])
+    out = []
+    for row, code in enumerate(contexts.tolist()):
+        draw = np.random.default_rng(stream(*map(str, sorted(job.run.coordinates().items())), "controls", row))
+        out.append(pools[code][draw.integers(len(pools[code]), size=job.run.samples)])
+    return np.stack(out)
 
 
 def _product(weights: sparse.csr_matrix, Y: np.ndarray) -> np.ndarray:
@@ -281,7 +267,7 @@ def _mix(done: Prediction, fallback: Prediction, where: np.ndarray, fit: np.ndar
         return Prediction(None, sparse.csr_matrix(keep + put @ done.weights @ place), has)
     base = fallback.values if fallback.values is not None else _product(fallback.weights, Y)
     values = base.copy()
-    values[where] = done.values
+    values[where] = done.values if done.values is not None else _product(done.weights, Y[fit])
     return Prediction(values, None, has)
 
 
@@ -294,8 +280,9 @@ def _merge(job: Job, parts: Sequence[_Part]) -> Prediction:
         covered_rows[part.query] = part.prediction.covered
         choices |= part.prediction.choices
         dim = max(dim, part.prediction.dim)
-    if all(part.prediction.weights is not None for part in parts):
-        blocks = [part.prediction.weights.tocoo() for part in parts]
+    smoothed = [part.prediction.weights for part in parts if part.prediction.weights is not None]
+    if len(smoothed) == len(parts):
+        blocks = [weights.tocoo() for weights in smoothed]
         rows = np.concatenate([part.query[b.row] for part, b in zip(parts, blocks, strict=True)])
         where = [np.array([position[r] for r in part.train.tolist()]) for part in parts]
         columns = np.concatenate([w[b.col] for w, b in zip(where, blocks, strict=True)])

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from embbench.core import Metric, PerturbationDataset, Run, Truth
+from embbench.core import Metric, PerturbationDataset, Run, Truth, UserError
 from embbench.grid.ceiling import ceiling
 from embbench.grid.results import Results
 from embbench.grid.score import metrics_of, reasons, row_facts, score_run, truth_of
+from embbench.grid.screens import screen
 from embbench.registry import Registry
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ class Frames:
     ----------
     runs : one row per run with its status.
     scores : one row per run, test row and metric.
-    ceilings : one row per dataset row and metric.
+    ceilings : one row per dataset row, gene choice and metric.
     metrics : metric name -> direction, range, level, source.
     facts : dataset name -> facts for titles and footers.
     """
@@ -53,26 +54,28 @@ def read_frames(results: Results, registry: Registry, names: list[str]) -> Frame
 
     metrics = metrics_of(registry, names)
     runs = _runs(results)
-    screens = {key: results.screen(key) for key in sorted(set(runs.loc[runs.status == "done", "digest"]))}
     truths: dict[str, Truth] = {}
     parts, ceilings, facts = [], [], {}
-    for (dataset, _split, _genes), group in runs[runs.status == "done"].groupby(
-        ["dataset", "split", "genes"], sort=False
-    ):
-        data = screens[group.digest.iloc[0]]
+    for where, group in runs[runs.status == "done"].groupby(["dataset", "split", "genes", "digest"], sort=False):
+        dataset, _, genes, key = map(str, where)
+        targets = set(group.target)
+        data = results.screen(key)
+        if "population" in targets:
+            data = _with_cells(data, dataset, genes, registry)
         kind = group.kind.iloc[0]
         rows = row_facts(data, kind)
-        facts[dataset] = _facts(data, kind, reasons(data, metrics))
-        for record in group.to_dict("records"):
+        facts[dataset] = _facts(data, kind, reasons(data, metrics, targets))
+        for values in group.to_dict("records"):
+            record = {str(k): v for k, v in values.items()}
             scores = score_run(results, record["key"], data, metrics, truths)
             parts.append(_scored(record, scores, rows, results))
-        for _, fold in group.drop_duplicates("fold").iterrows():
-            ceilings.append(_ceilings(dataset, data, results, fold["key"], metrics, rows))
+        for _, fold in group.drop_duplicates(["seed", "fold"]).iterrows():
+            ceilings.append(_ceilings(dataset, genes, data, results, fold["key"], metrics, rows))
     empty = pd.DataFrame(columns=[*COORDINATES, "key", "config", "role", "row", "metric", "value"])
     return Frames(
         runs.drop(columns=["digest", "kind"]),
         _categories(pd.concat(parts, ignore_index=True)) if parts else empty,
-        pd.concat(ceilings, ignore_index=True).drop_duplicates(["dataset", "row", "metric"])
+        pd.concat(ceilings, ignore_index=True).drop_duplicates(["dataset", "genes", "row", "metric"])
         if ceilings
         else pd.DataFrame(),
         {
@@ -81,6 +84,15 @@ def read_frames(results: Results, registry: Registry, names: list[str]) -> Frame
         },
         facts,
     )
+
+
+def _with_cells(data: PerturbationDataset, name: str, genes: str, registry: Registry) -> PerturbationDataset:
+    """The kept screen with the cells of the dataset it came from; without, when that is gone or has changed."""
+    try:
+        source = screen(name, genes, tuple(map(str, registry.paths[1:])))
+    except UserError:
+        return data
+    return replace(data, cells=source.cells) if source.meta["digest"] == data.meta["digest"] else data
 
 
 def _runs(results: Results) -> pd.DataFrame:
@@ -147,12 +159,13 @@ def _scored(
         "covered": np.tile(stored["covered"], len(scores)),
         "group": np.tile(stored["groups"], len(scores)),
     }
-    columns |= {"metric": np.repeat(list(scores), m), "value": np.concatenate(list(scores.values())) if scores else []}
+    columns |= {"metric": np.repeat(list(scores), m), "value": np.concatenate([*scores.values(), np.zeros(0)])}
     return pd.DataFrame({**columns}).assign(**base)
 
 
 def _ceilings(
     dataset: str,
+    genes: str,
     data: PerturbationDataset,
     results: Results,
     key: str,
@@ -164,19 +177,18 @@ def _ceilings(
     stored = results.rows(key)
     index = stored["rows"]
     truth = truth_of(data, index, stored["train"])
+    where: dict[str, Any] = {"dataset": dataset, "genes": genes}
     parts = []
     for name, (metric, _) in metrics.items():
         if metric.target != "effects" or metric.unmet(truth):
             continue
         values, note = ceiling(data, truth, index, name, metric)
         columns = {k: np.asarray(v, dtype=object if k != "detectable" else bool)[index] for k, v in rows.items()}
-        parts.append(
-            pd.DataFrame({**columns, "dataset": dataset, "row": index, "metric": name, "value": values, "note": note})
-        )
+        parts.append(pd.DataFrame(columns | where | {"row": index, "metric": name, "value": values, "note": note}))
     return (
         pd.concat(parts, ignore_index=True)
         if parts
-        else pd.DataFrame(columns=["dataset", "row", "metric", "value", "note"])
+        else pd.DataFrame(columns=["dataset", "genes", "row", "metric", "value", "note"])
     )
 
 

@@ -45,17 +45,17 @@ class Raw:
         """Features fitted on rows ``fit`` (n,) bool or indices, applied to all rows.
 
         Each block is transformed by itself. With several blocks each is divided by its root-mean-square row norm over
-        the fitting rows, so that a wide block does not drown a narrow one.
+        the fitting rows, so that a wide block does not drown a narrow one. A block that no fitting row has is left out.
         """
-        raw, parts, blocks, start = self.inputs, [], [], 0
+        raw, parts, blocks, kept, start = self.inputs, [], [], [], 0
+        has = np.asarray(raw.found)
         for number, (name, where) in enumerate(raw.blocks):
-            found = raw.found[:, number]
+            found = has[:, number]
             fitted = np.zeros(len(raw), dtype=bool)
             fitted[fit] = True
             fitted &= found
             if not fitted.any():
                 continue
-            part = np.zeros((len(raw), 0), dtype=np.float32)
             transform = features.make().fit(raw.X[fitted, where])
             values = transform.transform(raw.X[found, where])
             part = np.zeros((len(raw), values.shape[1]), dtype=np.float32)
@@ -65,9 +65,10 @@ class Raw:
                 part /= np.float32(norm) if norm > 0 else np.float32(1)
             parts.append(part)
             blocks.append((name, slice(start, start + part.shape[1])))
+            kept.append(number)
             start += part.shape[1]
         X = np.hstack(parts) if parts else np.zeros((len(raw), 0), dtype=np.float32)
-        return replace(raw, X=X, blocks=tuple(blocks))
+        return replace(raw, X=X, blocks=tuple(blocks), found=has[:, kept])
 
 
 def covered(inputs: Inputs, *, handles_missing: bool) -> np.ndarray:
@@ -75,7 +76,7 @@ def covered(inputs: Inputs, *, handles_missing: bool) -> np.ndarray:
     if not inputs.blocks:
         return np.ones(len(inputs), dtype=bool)
     found = np.asarray(inputs.found)
-    return found.any(axis=1) if handles_missing else found.all(axis=1)
+    return np.asarray(found.any(axis=1) if handles_missing else found.all(axis=1))
 
 
 def assemble(

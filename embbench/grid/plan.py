@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from embbench.cache.keys import REVISION, array_digest, code_of, digest
-from embbench.core import PerturbationDataset, Run, UserError
+from embbench.core import HeadDefaults, PerturbationDataset, Run, UserError
 from embbench.grid.fit import FALLBACK
 from embbench.grid.names import registry_of
 from embbench.grid.screens import screen, split_digest, split_of
+from embbench.grid.select import settings
+from embbench.grid.targets import training_truth
+from embbench.grid.validate import check_grid, split_spec
 from embbench.grid.vectors import component_facts, compute_embedding, spec_facts, wanted_names
 from embbench.registry import Registry
 
@@ -30,6 +33,9 @@ BARE = {
     "spearman": "spearman_notarget",
     "cosine": "cosine_notarget",
 }
+
+
+DEFAULT_SELECT = "l2_all"
 
 
 @dataclass(frozen=True)
@@ -64,24 +70,34 @@ def metric_names(registry: Registry, names: list[str], target: str) -> list[str]
     return list(dict.fromkeys(out))
 
 
+def selection_metric(registry: Registry, name: str, target: str) -> str:
+    """The metric that selection optimises: ``name``, or for its default under another target that target's first one.
+
+    Raises
+    ------
+    UserError
+        It does not score the target.
+    """
+    if registry.get("metrics", name).make().target == target:
+        return name
+    fitting = [e.name for e in registry.entries("metrics") if e.make().target == target]
+    if name != DEFAULT_SELECT or not fitting:
+        raise UserError(f"select {name!r} does not score {target}; choose one of {', '.join(fitting) or 'none'}")
+    return fitting[0]
+
+
 def plan(grid: Grid, paths: tuple[str, ...] = ()) -> list[Planned]:
     """Every run of the grid, in a fixed order, each once; skipped ones with their reason.
 
     Raises
     ------
     UserError
-        A name that does not exist, or a dataset that the split does not fit.
+        A name that does not exist, a parameter out of range, or a dataset that the split does not fit.
     """
     registry = registry_of(paths)
-    registry.get("metrics", grid.select)
+    selection_metric(registry, grid.select, grid.target)
     metric_names(registry, grid.metrics, grid.target)
-    for kind, names in (("embeddings", grid.emb), ("heads", grid.head), ("features", grid.features)):
-        for name in names:
-            for part in name.split("+") if kind == "embeddings" else [name]:
-                if part != "none":
-                    registry.parse(kind, part)
-    if bad := set(grid.combine) - {"sum", "mean", "concat"}:
-        raise UserError(f"combine {sorted(bad)}: expected sum, mean or concat")
+    check_grid(grid, registry, paths)
     out: dict[str, Planned] = {}
     for name, split, seed in product(grid.dataset, grid.split, grid.seed):
         for planned in _plan_one(grid, registry, paths, name, split, seed):
@@ -93,7 +109,7 @@ def _plan_one(
     grid: Grid, registry: Registry, paths: tuple[str, ...], name: str, split_name: str, seed: int
 ) -> Iterator[Planned]:
     data = screen(name, grid.genes, paths)
-    spec = str(data.meta.get("default_split", "unseen_perturbation")) if split_name == "default" else split_name
+    spec = split_spec(data, split_name)
     split = split_of(name, spec, grid.genes, seed, paths)
     marks = {f.name: array_digest(f.train, f.test) for f in split.folds}
     shared = {"data": data.meta["digest"], "split": split_digest(split)}
@@ -105,19 +121,21 @@ def _plan_one(
         seed=seed,
         scope=grid.scope,
         target=grid.target,
-        select=grid.select,
+        select=selection_metric(registry, grid.select, grid.target),
         genes=grid.genes,
         strict_context=grid.strict_context,
         samples=grid.samples,
     )
     reasons: dict[tuple[str, ...], str] = {}
     for run, role in _configurations(grid, registry, data, split.kind, base):
-        why = reasons.setdefault(_compatibility_key(run), unmet(registry, data, run, split.folds[0].train))
+        combination = _compatibility_key(run)
+        if combination not in reasons:
+            reasons[combination] = unmet(registry, data, run, split.folds[0].train)
         facts = {**shared, **_facts(registry, run), "run": {k: v for k, v in run.coordinates().items() if k != "fold"}}
         config = digest(facts)
         for fold in split.folds:
             each = replace(run, fold=fold.name)
-            yield Planned(each, digest([config, fold.name, marks[fold.name]]), config, role, why)
+            yield Planned(each, digest([config, fold.name, marks[fold.name]]), config, role, reasons[combination])
 
 
 def _compatibility_key(run: Run) -> tuple[str, ...]:
@@ -156,10 +174,11 @@ def _configurations(
     axes = product(contexts, grid.combine, grid.features, grid.graph, grid.head)
     for context, combine, features, graph, head in axes:
         declared = registry.parse("heads", head).entry.load()
+        graph = graph if declared.needs_graph else "none"
         run = replace(base, head=head, context_embedding=context, combine=combine, features=features, graph=graph)
         if not declared.needs_embedding:
             context = context if declared.needs_context_vector else "none"
-            plain = replace(base, head=head, context_embedding=context, graph=graph if declared.needs_graph else "none")
+            plain = replace(base, head=head, context_embedding=context, graph=graph)
             role = "baseline" if head in ("no_change", "context_mean", "perturbation_mean", "additive") else "method"
             yield plain, role
             if context != "none":
@@ -181,10 +200,11 @@ def _role(registry: Registry, run: Run) -> str:
     names = [*run.blocks(), *([run.context_embedding] if run.context_embedding != "none" else [])]
     if any(registry.parse("embeddings", n).entry.load().oracle for n in names):
         return "oracle"
-    return "random" if run.embedding == "random" else "method"
+    kinds = {registry.parse("embeddings", n).entry.name for n in names}
+    return next((role for role in ("permuted", "random") if kinds == {role}), "method")
 
 
-def _permuted(grid: Grid, head: type, run: Run) -> Iterator[tuple[Run, str]]:
+def _permuted(grid: Grid, head: type[HeadDefaults], run: Run) -> Iterator[tuple[Run, str]]:
     """The same configuration with the names of its vectors shuffled: what the embedding has to beat."""
     for draw in range(grid.permutations.get("trained" if head.trained else "smoother", 0)):
         tail = f":draw={draw}" if draw else ""
@@ -212,6 +232,9 @@ def unmet(registry: Registry, data: PerturbationDataset, run: Run, train: np.nda
         return f"head {run.head} needs {' and '.join(missing)}"
     if run.target == "population" and data.cells is None:
         return f"dataset {data.name} has no cells"
+    why = registry.get("metrics", run.select).make().unmet(training_truth(data, train[:1]))
+    if why and len(settings(registry.parse("heads", run.head))) > 1:
+        return f"selection by {run.select} is not defined on {data.name}: {why}"
     for text in (*run.blocks(), *([run.context_embedding] if run.context_embedding != "none" else [])):
         if why := _unusable(registry, data, text, train, context=text == run.context_embedding):
             return why
@@ -222,8 +245,12 @@ def _unusable(registry: Registry, data: PerturbationDataset, text: str, train: n
     inner = registry.parse("embeddings", text).overrides.get("of")
     if isinstance(inner, str):
         return _unusable(registry, data, inner, train, context=context)
-    entry = registry.parse("embeddings", text).entry
-    entity = entry.load().entity
+    try:
+        entity = registry.parse("embeddings", text).make().entity
+    except UserError as error:
+        return str(error)
+    if context and entity != "context":
+        return f"embedding {text} holds {entity} vectors, not contexts (a table: table:FILE:entity=context)"
     if not context and entity not in ("any", data.entity_type):
         return f"embedding {text} holds {entity}s, the dataset perturbs {data.entity_type}s"
     try:

@@ -43,6 +43,19 @@ class Stored:
     weights: sparse.csr_matrix | None
 
 
+def check_folder(folder: Path, what: str, option: str) -> None:
+    """Refuse a folder that cannot be there because it, or one above it, is a file.
+
+    Raises
+    ------
+    UserError
+        The file, what was expected, and the option that names another place.
+    """
+    for place in (folder, *folder.parents):
+        if place.exists() and not place.is_dir():
+            raise UserError(f"{place} is a file, expected {what} {folder}; name another one with {option}")
+
+
 class Results:
     """One results folder.
 
@@ -53,8 +66,7 @@ class Results:
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
-        if self.folder.exists() and not self.folder.is_dir():
-            raise UserError(f"{self.folder} is a file, expected a results folder; name another one with --out")
+        check_folder(self.folder, "a results folder", "--out")
 
     def path(self, kind: str, key: str, suffix: str = "h5") -> Path:
         """File of an artefact: ``<folder>/<kind>/<key>.<suffix>``."""
@@ -113,27 +125,55 @@ class Results:
         return path
 
     def add_plan(self, planned: list[Planned], facts: dict[str, Any]) -> None:
-        """Keep what a grid consists of; a plan with the same runs is the same file."""
+        """Keep what a grid consists of as the latest plan, ``plans/<number>-<digest>.json``.
+
+        ``facts["marks"]`` holds the digests of screen and splits per `place`: what later plans must agree with.
+        """
         body = {"facts": facts, "runs": [{**asdict(p), "run": p.run.coordinates()} for p in planned]}
-        path = self.path("plans", digest(body), "json")
-        if _plan(path) is None:
-            with replacing(path) as temporary:
-                temporary.write_text(json.dumps(body, indent=1), encoding="utf-8")
+        name = digest(body)
+        kept = [path for path in self._plan_paths() if _plan(path) is not None]
+        if kept and kept[-1].stem.endswith(f"-{name}"):
+            return
+        number = 1 + max((int(path.stem.partition("-")[0]) for path in kept), default=0)
+        with replacing(self.path("plans", f"{number:04d}-{name}", "json")) as temporary:
+            temporary.write_text(json.dumps(body, indent=1), encoding="utf-8")
+        for path in kept:  # the same plan, but no longer the latest
+            if path.stem.endswith(f"-{name}"):
+                path.unlink(missing_ok=True)
+
+    def _plan_paths(self) -> list[Path]:
+        return sorted((self.folder / "plans").glob("[0-9]*-*.json"), key=lambda p: int(p.stem.partition("-")[0]))
 
     def plans(self) -> list[dict[str, Any]]:
-        """All kept plans.
+        """All kept plans, oldest first, each without the runs that a later one has replaced.
+
+        A run is replaced when a later plan holds its coordinates (code or reasons may have changed since), or its
+        dataset and split under other digests: one table must not mix old and new data or code.
 
         Raises
         ------
         UserError
             The folder holds no whole one.
         """
-        found = [body for path in sorted((self.folder / "plans").glob("*.json")) if (body := _plan(path)) is not None]
+        found = [body for path in self._plan_paths() if (body := _plan(path)) is not None]
         if not found:
             raise UserError(
                 f"{self.folder} holds no results (no plans/*.json); run embbench grid --out {self.folder} first"
             )
-        return found
+        marks: dict[str, Any] = {}
+        seen: set[str] = set()
+        out = []
+        for body in reversed(found):
+            own = body["facts"]["marks"]
+            marks = {**own, **marks}
+            runs = []
+            for planned in body["runs"]:
+                where, coordinates = place(Run(**planned["run"])), json.dumps(planned["run"], sort_keys=True)
+                if own[where] == marks[where] and coordinates not in seen:
+                    seen.add(coordinates)
+                    runs.append(planned)
+            out.append({**body, "runs": runs})
+        return out[::-1]
 
     def done(self, key: str) -> bool:
         """Whether a whole, undamaged prediction of that key is there."""
@@ -224,11 +264,16 @@ def _check_once(path: Path, inode: int, mtime_ns: int) -> None:
     check_seal(path)
 
 
+def place(run: Run) -> str:
+    """Where a run is compared with others: dataset, split, gene choice and seed."""
+    return f"{run.dataset}|{run.split}|{run.genes}|{run.seed}"
+
+
 def _plan(path: Path) -> dict[str, Any] | None:
     """A kept plan; None when it is absent or does not match its name (then it is set aside, and said)."""
     try:
         body = json.loads(path.read_text(encoding="utf-8"))
-        if digest(body) == path.stem:
+        if digest(body) == path.stem.partition("-")[2]:
             return body
     except FileNotFoundError:
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import threading
 import time
 import warnings
@@ -20,7 +21,7 @@ from embbench.cache.store import sweep
 from embbench.core import Run, UserError
 from embbench.grid.fit import fold_of, job_of, predict
 from embbench.grid.plan import Planned, plan
-from embbench.grid.results import Results
+from embbench.grid.results import Results, place
 from embbench.grid.screens import screen, split_of
 
 if TYPE_CHECKING:
@@ -77,9 +78,10 @@ def run_grid(
     """
     if workers < 1:
         raise UserError(f"--workers must be at least 1, got {workers}")
+    results = Results(out)
     with one_thread():  # also while planning, which loads screens and extracts embeddings
         try:
-            return _run(plan(grid, paths), grid, Results(out), workers, paths, progress)
+            return _run(plan(grid, paths), grid, results, workers, paths, progress)
         finally:
             sweep(Path(out))  # workers that were killed just now leave theirs behind
 
@@ -122,13 +124,15 @@ def _run(
 
 
 def _keep(results: Results, planned: list[Planned], grid: Grid, paths: tuple[str, ...]) -> None:
-    kinds = {}
-    for run in {(p.run.dataset, p.run.split, p.run.seed): p.run for p in planned}.values():
-        results.add_screen(screen(run.dataset, run.genes, paths))
+    kinds, marks = {}, {}
+    for where, run in {place(p.run): p.run for p in planned}.items():
+        data = screen(run.dataset, run.genes, paths)
+        results.add_screen(data)
         split = split_of(run.dataset, run.split, run.genes, run.seed, paths)
-        results.add_split(split)
+        marks[where] = [data.meta["digest"], results.add_split(split)]
         kinds[f"{run.dataset}|{run.split}"] = split.kind
-    results.add_plan(planned, {"kinds": kinds, "grid": grid.model_dump(), "registry": [Path(p).name for p in paths]})
+    registry = [Path(p).name for p in paths]
+    results.add_plan(planned, {"kinds": kinds, "marks": marks, "grid": grid.model_dump(), "registry": registry})
 
 
 def _tasks(todo: list[Planned]) -> list[list[Planned]]:
@@ -216,19 +220,21 @@ def run_task(task: list[Planned], out: str, paths: tuple[str, ...]) -> list[Outc
 def one_thread() -> Iterator[None]:
     """One thread for BLAS, torch and faiss: the number of threads can change the last bit of a sum.
 
-    The environment is for libraries that are loaded later, the limits for those that are there.
+    The environment is for libraries that are loaded later (torch takes seconds), the limits for those that are there.
     """
-    import torch
     from threadpoolctl import threadpool_limits
 
-    threads, environment = torch.get_num_threads(), {name: os.environ.get(name) for name in THREADS}
-    torch.set_num_threads(1)
+    torch, environment = sys.modules.get("torch"), {name: os.environ.get(name) for name in THREADS}
+    threads = torch.get_num_threads() if torch else 1
+    if torch:
+        torch.set_num_threads(1)
     os.environ.update(dict.fromkeys(THREADS, "1"))
     try:
         with threadpool_limits(1):
             yield
     finally:
-        torch.set_num_threads(threads)
+        if torch:
+            torch.set_num_threads(threads)
         for name, value in environment.items():
             os.environ.pop(name)
             if value is not None:

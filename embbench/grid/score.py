@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from embbench.cache.keys import digest
+from embbench.cache.keys import array_digest, digest
 from embbench.cache.store import write_h5
-from embbench.core import CellView, Metric, PerturbationDataset, Truth, view_cells
+from embbench.core import CellView, Metric, PerturbationDataset, Run, Truth, view_cells
 from embbench.grid.results import Results
 from embbench.grid.screens import detectable
+from embbench.grid.targets import observed_means
 from embbench.grid.vectors import component_facts
 from embbench.registry import Registry
 
@@ -22,7 +23,8 @@ def truth_of(data: PerturbationDataset, rows: np.ndarray, train: np.ndarray, *, 
     ``centroid`` is the mean training effect of the row's context (of all contexts, equally, where it has none).
     """
     codes = data.context_codes
-    centroid = _centroids(data.effects, codes, train, len(data.contexts))
+    seen = np.ones((len(train), data.effects.shape[1]), dtype=bool) if data.observed is None else data.observed[train]
+    centroid = observed_means(data.effects[train], seen, codes[train], len(data.contexts)).astype(np.float32)
     means = data.baseline_truth if data.baseline_truth is not None else data.baseline
     part = data.rows(rows)
     view: CellView | None = view_cells(data.cells, rows) if cells and data.cells is not None else None
@@ -40,15 +42,6 @@ def truth_of(data: PerturbationDataset, rows: np.ndarray, train: np.ndarray, *, 
         part.labels_tested,
         view,
     )
-
-
-def _centroids(effects: np.ndarray, codes: np.ndarray, train: np.ndarray, contexts: int) -> np.ndarray:
-    means = [
-        effects[train[codes[train] == c]].mean(axis=0, dtype=np.float64) if (codes[train] == c).any() else None
-        for c in range(contexts)
-    ]
-    overall = np.mean([m for m in means if m is not None], axis=0)
-    return np.array([overall if m is None else m for m in means], dtype=np.float32)
 
 
 def metrics_of(registry: Registry, names: Sequence[str]) -> dict[str, tuple[Metric, str]]:
@@ -69,31 +62,35 @@ def score_run(
 ) -> dict[str, np.ndarray]:
     """Scores of one run, name -> (m,) float64; read where they are stored, computed and stored where not.
 
-    A metric that a screen cannot serve (unit, no baseline ...) is left out; `reasons` says why.
+    Metrics of another target than the run's, and those a screen cannot serve (unit, no baseline, no cells ...), are
+    left out; `reasons` says why. ``truths`` keeps what several runs of a fold are judged against.
     """
     path = results.path("scores", key)
     kept = results.valid(path, "scores")
     arrays, facts = kept if kept is not None else ({}, {"metrics": {}})
-    missing = [n for n, (_, code) in metrics.items() if facts["metrics"].get(n) != code]
+    run = Run(**results.facts(key)["run"])
+    missing = [n for n, (m, code) in metrics.items() if m.target == run.target and facts["metrics"].get(n) != code]
     if missing:
-        stored = results.prediction(key, data)
-        mark = digest([stored.run.dataset, stored.run.split, stored.run.fold, stored.run.seed, stored.run.genes])
+        at = results.rows(key)
+        mark = digest([data.meta["digest"], array_digest(at["rows"], at["train"]), run.target == "population"])
         if mark not in truths:
-            truths[mark] = truth_of(data, stored.rows, stored.train, cells=stored.run.target == "population")
+            truths[mark] = truth_of(data, at["rows"], at["train"], cells=run.target == "population")
+        missing = [n for n in missing if not metrics[n][0].unmet(truths[mark])]
+    if missing:
+        values = results.prediction(key, data).values
         for name in missing:
             metric, code = metrics[name]
-            if not metric.unmet(truths[mark]):
-                arrays[name] = np.asarray(metric(stored.values, truths[mark]), dtype=np.float64)
-                facts["metrics"][name] = code
+            arrays[name] = np.asarray(metric(values, truths[mark]), dtype=np.float64)
+            facts["metrics"][name] = code
         write_h5(path, "scores", arrays, facts)
-    return {n: arrays[n] for n in metrics if n in arrays}
+    return {n: arrays[n] for n, (_, code) in metrics.items() if facts["metrics"].get(n) == code}
 
 
-def reasons(data: PerturbationDataset, metrics: dict[str, tuple[Metric, str]]) -> dict[str, str]:
-    """Metric -> why it is not defined on a screen."""
+def reasons(data: PerturbationDataset, metrics: dict[str, tuple[Metric, str]], targets: set[str]) -> dict[str, str]:
+    """Metric -> why it is not defined on a screen, among the metrics of ``targets`` (what the runs predict)."""
     rows = np.arange(min(2, len(data)))
-    truth = truth_of(data, rows, rows)
-    return {n: why for n, (m, _) in metrics.items() if m.target == "effects" and (why := m.unmet(truth))}
+    truth = truth_of(data, rows, rows, cells=True)
+    return {n: why for n, (m, _) in metrics.items() if m.target in targets and (why := m.unmet(truth))}
 
 
 def row_facts(data: PerturbationDataset, kind: str) -> dict[str, Any]:

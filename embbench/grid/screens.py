@@ -74,5 +74,5 @@ def detectable(data: PerturbationDataset) -> np.ndarray:
     if data.truth_variance is None:
         return np.ones(len(data), dtype=bool)
     variance = data.truth_variance.astype(np.float64)
-    squared = np.einsum("ij,ij->i", data.truth, data.truth, dtype=np.float64)
+    squared = (data.truth.astype(np.float64) ** 2).sum(axis=1)
     return squared > variance.sum(axis=1) + 2 * np.sqrt(2 * (variance**2).sum(axis=1))

@@ -11,12 +11,13 @@ import numpy as np
 from scipy import sparse
 
 from embbench.core import Inputs, Metric, Truth
-from embbench.grid.inputs import Raw
+from embbench.grid.inputs import Raw, query_part
 from embbench.numerics.folds import inner_folds
 from embbench.registry import Spec
 
 FOLDS = 5
-QUADRATIC = {
+BLOCK = 8_000_000  # smoother weights held at a time (64 MB)
+QUADRATIC: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "l2_all": np.sqrt,
     "mse_all": lambda total: total,
     "rmse_all": np.sqrt,
@@ -75,13 +76,13 @@ def choose(spec: Spec, problem: Problem, metric_name: str, metric: Metric, seed:
     Notes
     -----
     For linear smoothers under ``l2_all``, ``mse_all`` and ``rmse_all`` no prediction is made: with ``K = Y Y'`` the
-    squared error of ``p = w Y`` against row ``t`` is ``w K w' - 2 w K_t + K_tt``.
+    squared error of ``p = w Y`` against row ``t`` is ``w K w' - 2 w K_t + K_tt``. Where the training rows hold a
+    single unit there is nothing to hold out: the head keeps its own defaults, after 0 trials.
     """
     candidates = settings(spec)
     folds = inner_folds(problem.raw.inputs.units, FOLDS, seed) if len(candidates) > 1 else []
-    folds = [(fit, held) for fit, held in folds if len(fit) and len(held)]
     if not folds:
-        return Choice(candidates[0], 0)
+        return Choice(candidates[0] if len(candidates) == 1 else dict(spec.overrides), 0)
     smoother = hasattr(spec.entry.load(), "weights") and problem.observed is None and problem.target == "effects"
     gram = None
     if smoother and metric_name in QUADRATIC:
@@ -90,12 +91,11 @@ def choose(spec: Spec, problem: Problem, metric_name: str, metric: Metric, seed:
     totals, count = np.zeros(len(candidates)), np.zeros(len(candidates))
     for fit, held in folds:
         inputs = problem.raw.featured(problem.features, fit)
-        train, query = inputs.rows(fit), _queries(inputs, held)
+        train, query = inputs.rows(fit), query_part(inputs, held)
         if gram is not None:
             scores = _quadratic(spec, candidates, train, query, gram, fit, held)
-            values = np.array(
-                [QUADRATIC[metric_name](s / (problem.Y.shape[1] if "l2" not in metric_name else 1)) for s in scores]
-            )
+            scale = 1 if metric_name.startswith("l2") else problem.Y.shape[1]
+            values = QUADRATIC[metric_name](scores / scale)
         else:
             values = np.array(
                 [metric(p, problem.truth(held)) for p in _explicit(spec, candidates, train, query, problem, fit, seed)]
@@ -107,12 +107,6 @@ def choose(spec: Spec, problem: Problem, metric_name: str, metric: Metric, seed:
     )
     best = int(np.argmin(mean) if metric.best == "low" else np.argmax(mean))
     return Choice(candidates[best], len(candidates), float(mean[best]) if np.isfinite(mean[best]) else None)
-
-
-def _queries(inputs: Inputs, held: np.ndarray) -> Inputs:
-    from embbench.grid.inputs import query_part
-
-    return query_part(inputs, held)
 
 
 def all_weights(
@@ -135,17 +129,16 @@ def _quadratic(
     gram: np.ndarray,
     fit: np.ndarray,
     held: np.ndarray,
-) -> list[np.ndarray]:
-    inner, cross, own = gram[np.ix_(fit, fit)], gram[np.ix_(fit, held)], gram[held, held]
-    out = []
-    for weights in all_weights(spec, candidates, train, query):
-        mixed = weights @ inner
-        if sparse.issparse(weights):
-            quadratic, linear = weights.multiply(mixed).sum(axis=1), weights.multiply(cross.T).sum(axis=1)
-        else:
-            quadratic, linear = (weights * mixed).sum(axis=1), (weights * cross.T).sum(axis=1)
-        out.append(np.maximum(np.asarray(quadratic).ravel() - 2 * np.asarray(linear).ravel() + own, 0))
-    return out
+) -> np.ndarray:
+    """Squared errors (candidates, m) of the held rows; candidates are taken in blocks that bound memory."""
+    inner, cross, own = gram[np.ix_(fit, fit)], gram[np.ix_(held, fit)], gram[held, held]
+    step = max(1, BLOCK // cross.size)
+    weights, out = all_weights(spec, candidates, train, query), []
+    while block := [w.toarray() if isinstance(w, sparse.csr_matrix) else w for w in itertools.islice(weights, step)]:
+        W = np.stack(block)
+        quadratic = np.einsum("cmn,cmn->cm", W @ inner, W)
+        out.append(quadratic - 2 * np.einsum("cmn,mn->cm", W, cross) + own)
+    return np.maximum(np.concatenate(out), 0)
 
 
 def _explicit(
@@ -181,8 +174,3 @@ def predict_target(head: Any, query: Inputs, target: str, samples: int) -> np.nd
     if target == "population":
         return np.asarray(head.sample(query, samples), dtype=np.float32)
     return np.asarray(head.predict(query), dtype=np.float32)
-
-
-def product(**axes: list[Any]) -> list[dict[str, Any]]:
-    """All combinations of axes, first axis slowest."""
-    return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]

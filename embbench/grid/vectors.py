@@ -20,29 +20,40 @@ from embbench.registry import Registry, Spec
 
 
 def component_facts(spec: Spec) -> dict[str, Any]:
-    """What a component's behaviour depends on: implementation, parameters, code, and the content of files it names."""
-    params = {**spec.entry.params, **spec.overrides}
-    facts = {k: file_digest(v) or v for k, v in params.items() if k != "of"}
-    return {"impl": spec.entry.impl, "params": facts, "code": code_of(spec.entry.module)}
+    """What a component depends on: implementation, parameters, code, and the content of its files.
+
+    Components that read files list them with ``files()``; a parameter that names one of them is left out: moving or
+    renaming a file moves no key.
+    """
+    params = {k: v for k, v in {**spec.entry.params, **spec.overrides}.items() if k != "of"}
+    facts: dict[str, Any] = {"impl": spec.entry.impl, "code": code_of(spec.entry.module)}
+    if hasattr(spec.entry.load(), "files"):
+        files = tuple(spec.make().files())
+        facts["files"] = [file_digest(path) for path in files]
+        params = {k: v for k, v in params.items() if not _names_one(v, files)}
+    return {**facts, "params": params}
 
 
-def file_digest(value: object) -> str | None:
-    """``sha256:...`` of the file or folder that a parameter names; None when it names none."""
-    if not isinstance(value, str) or not value or len(value) > 1000 or not Path(value).exists():
-        return None
-    path = Path(value)
-    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-    stats = tuple((str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files)
-    return _hash_files(stats)
+def _names_one(value: object, files: tuple[Path, ...]) -> bool:
+    if not isinstance(value, str) or not value:
+        return False
+    path = Path(value).expanduser()
+    return path in files or any(path in file.parents for file in files if file.is_absolute() == path.is_absolute())
+
+
+def file_digest(path: Path) -> str:
+    """``sha256:...`` of a file's bytes; ``missing`` where there is none (such a run is skipped with that reason)."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return "missing"
+    return _hash_files(path, stat.st_size, stat.st_mtime_ns) if path.is_file() else "missing"
 
 
 @functools.lru_cache(maxsize=256)
-def _hash_files(stats: tuple[tuple[str, int, int], ...]) -> str:
-    sha = hashlib.sha256()
-    for name, _, _ in stats:
-        with Path(name).open("rb") as file:
-            sha.update(hashlib.file_digest(file, "sha256").digest())
-    return f"sha256:{sha.hexdigest()[:16]}"
+def _hash_files(path: Path, size: int, mtime: int) -> str:
+    with path.open("rb") as file:
+        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()[:16]}"
 
 
 def spec_facts(registry: Registry, text: str) -> list[dict[str, Any]]:

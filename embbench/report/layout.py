@@ -155,6 +155,7 @@ def _permuted_legend(part: pd.DataFrame) -> list[str]:
     out = ["Δ permuted: paired difference to the embedding's own permutations, positive = better."]
     said = int((part["beats_permuted"] != "–").sum())
     if said:
-        chance = f" Of {said} comparisons up to about {said * 0.05:.0f} would say yes by chance." if said >= 20 else ""
-        out.append(f"yes: interval above 0, and gap beyond the spread of the draws (one-sided 5 %).{chance}")
+        out.append(
+            f"yes: interval above 0, and gap beyond the spread of the draws (5 %, Holm over {said} comparisons)."
+        )
     return out

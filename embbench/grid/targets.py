@@ -1,0 +1,62 @@
+"""What heads are fitted to, and what selection may score training rows against."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from embbench.core import CellView, PerturbationDataset, Truth, UserError
+
+
+def target_values(
+    data: PerturbationDataset, rows: np.ndarray, target: str, train: np.ndarray
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """What heads are fitted to, (m, g) float32, and its observed mask (None: everything).
+
+    Parameters
+    ----------
+    data : the screen.
+    rows : (m,) training rows that are fitted.
+    target : ``labels`` gives labels and their tested mask, everything else effects.
+    train : all training rows of the fold. An unobserved effect is the gene's mean over those that observe it: of the
+        row's context, else over contexts (equally), else 0.
+    """
+    if target == "labels":
+        if data.labels is None:
+            raise UserError(f"{data.name} has no labels; choose target effects")
+        return data.labels[rows].astype(np.float32), None if data.labels_tested is None else data.labels_tested[rows]
+    Y = data.effects[rows]
+    if data.observed is None or data.observed[rows].all():
+        return Y, None
+    seen, codes = data.observed[rows], data.context_codes
+    means = observed_means(data.effects[train], data.observed[train], codes[train], len(data.contexts))
+    return np.where(seen, Y, means[codes[rows]].astype(np.float32)), seen
+
+
+def observed_means(effects: np.ndarray, observed: np.ndarray, codes: np.ndarray, contexts: int) -> np.ndarray:
+    """Mean of every gene in every context (contexts, g) float64 over the rows that observe it; where none does, the
+    mean over contexts (equally), else 0.
+    """
+    member = (codes[None, :] == np.arange(contexts)[:, None]).astype(np.float64)
+    sums, counts = member @ np.where(observed, effects, 0).astype(np.float64), member @ observed
+    means = np.divide(sums, counts, out=np.zeros_like(sums), where=counts > 0)
+    known = (counts > 0).sum(axis=0)
+    overall = np.divide(means.sum(axis=0), known, out=np.zeros(means.shape[1]), where=known > 0)
+    return np.where(counts > 0, means, overall)
+
+
+def training_truth(data: PerturbationDataset, rows: np.ndarray) -> Truth:
+    """The `Truth` that selection may score training rows against: effects against control half A."""
+    part = data.training(rows)
+    baseline = None if part.baseline is None else part.baseline[part.context_codes]
+    return Truth(
+        part.effects,
+        part.unit,
+        part.context_codes,
+        part.target_columns(),
+        part.entities,
+        part.observed,
+        baseline,
+        labels=part.labels,
+        labels_tested=part.labels_tested,
+        cells=part.cells if isinstance(part.cells, CellView) else None,
+    )

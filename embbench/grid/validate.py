@@ -1,0 +1,69 @@
+"""What a user asked for, checked before anything is computed or written: names, parameters, files, screens, splits."""
+
+from __future__ import annotations
+
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from embbench.core import PerturbationDataset, UserError
+from embbench.grid.screens import screen, split_of
+from embbench.registry import Registry
+
+if TYPE_CHECKING:
+    from embbench.grid.config import Grid
+
+COMBINE = ("sum", "mean", "concat")
+
+
+def check_grid(grid: Grid, registry: Registry, paths: tuple[str, ...]) -> None:
+    """Refuse a grid that names what does not exist, gives a parameter out of range or a split that does not fit.
+
+    Raises
+    ------
+    UserError
+        The first mistake; nothing has been extracted then.
+    """
+    if bad := sorted(set(grid.combine) - set(COMBINE)):
+        raise UserError(f"combine {bad[0]!r}: expected one of {', '.join(COMBINE)}")
+    axes = {
+        "embeddings": [part for text in grid.emb for part in text.split("+")],
+        "heads": grid.head,
+        "features": grid.features,
+        "graphs": grid.graph,
+    }
+    axes["embeddings"] += [text for text in grid.context_emb if text != "default"]
+    for kind, texts in axes.items():
+        for text in dict.fromkeys(texts):
+            if text != "none" or kind in ("heads", "features"):
+                check_spec(registry, kind, text)
+    for name, split, seed in product(grid.dataset, grid.split, grid.seed):
+        split_of(name, split_spec(screen(name, grid.genes, paths), split), grid.genes, seed, paths)
+
+
+def split_spec(data: PerturbationDataset, text: str) -> str:
+    """The split as written; ``default`` is the dataset's own."""
+    return str(data.meta.get("default_split", "unseen_perturbation")) if text == "default" else text
+
+
+def check_spec(registry: Registry, kind: str, text: str) -> None:
+    """Make a component once, so that a bad parameter is told before anything is written.
+
+    Raises
+    ------
+    UserError
+        Unknown name, parameters that do not fit, or a file that ``text`` names and that is not there. Weights and
+        modules that are missing without the user having named them are no mistake: such runs are skipped.
+    """
+    spec = registry.parse(kind, text)
+    inner = spec.overrides.get("of")
+    if isinstance(inner, str):
+        check_spec(registry, kind, inner)
+    elif not spec.entry.missing():
+        made = spec.make()
+        files: tuple[Path, ...] = tuple(made.files()) if spec.overrides and hasattr(made, "files") else ()
+        if absent := [path for path in files if not path.is_file()]:
+            found = "a folder" if absent[0].is_dir() else "nothing"
+            raise UserError(
+                f"{kind} {text!r}: {absent[0]}: expected a file, found {found}; relative paths start at the current folder"
+            )

@@ -1,0 +1,173 @@
+"""Published screens through the command line: imports, small grids, and numbers recomputed from the files themselves."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+import embbench
+from embbench.cli.main import app
+
+pytestmark = pytest.mark.shared
+
+HERE = Path(__file__).resolve().parent
+REGISTRY = HERE / "real_data.yaml"
+
+
+@pytest.fixture(autouse=True)
+def expression(shared_data: Path) -> Path:
+    """The folder of the screens' files; absent: skip."""
+    return shared_data / "expression"
+
+
+def grid(tmp_path: Path, *options: str) -> pd.DataFrame:
+    """Run ``embbench grid`` on one screen and read its leaderboard (all conditions)."""
+    out = tmp_path / "out"
+    command = ["grid", *options, "--registry", str(REGISTRY), "--permutations", "1", "--out", str(out)]
+    done = CliRunner().invoke(app, command, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    table = pd.read_csv(out / "leaderboard.csv")
+    table = table[table["subset"] == "all"]
+    assert np.isfinite(table["mean"]).all(), table[~np.isfinite(table["mean"])]
+    return table
+
+
+def score(table: pd.DataFrame, metric: str, head: str, embedding: str = "none") -> float:
+    """The one score of a configuration."""
+    hit = (table["metric"] == metric) & (table["head"] == head) & (table["embedding"] == embedding)
+    assert hit.sum() == 1, table[["metric", "head", "embedding"]]
+    return float(table.loc[hit, "mean"].iloc[0])
+
+
+@pytest.mark.parametrize(
+    ("dataset", "conditions", "entities", "contexts", "genes"),
+    [
+        ("norman19", 33, 31, 1, 500),
+        ("mcfaline23", 27, 9, 3, 500),
+        ("papalexi21", 25, 25, 1, 299),
+        ("op3", 540, 135, 4, 6349),
+        ("tahoe", 1034, 109, 10, 6474),
+        ("l1000_oe", 253, 253, 1, 5600),
+    ],
+)
+def test_screens_have_their_published_size(
+    dataset: str, conditions: int, entities: int, contexts: int, genes: int
+) -> None:
+    data = embbench.load_dataset(dataset, registry=[REGISTRY])
+    found = (len(data), len(data.entity_names), len(data.contexts), len(data.genes))
+    assert found == (conditions, entities, contexts, genes)
+
+
+def test_norman_pairs(tmp_path: Path) -> None:
+    """Unseen pairs: additive equals the sum of both single effects, condition by condition."""
+    table = grid(
+        tmp_path, "--dataset", "norman19", "--split", "unseen_combination:3", "--emb", "hallmark", "--head", "ridge:1.0"
+    )
+    data = embbench.load_dataset("norman19", registry=[REGISTRY])
+    single = {row[0]: effect for row, effect in zip(data.entities, data.effects, strict=True) if len(row) == 1}
+    mean = np.mean(list(single.values()), axis=0)
+    pairs = [i for i, row in enumerate(data.entities) if len(row) == 2]
+    sums = [sum(single.get(member, mean) for member in data.entities[i]) for i in pairs]
+    wanted = np.mean([np.linalg.norm(data.truth[i] - made) for i, made in zip(pairs, sums, strict=True)])
+    assert score(table, "l2_all", "additive") == pytest.approx(wanted, rel=1e-5)
+    assert {"ridge:1.0", "no_change", "context_mean"} <= set(table["head"])
+
+
+def test_mcfaline_unseen_line(tmp_path: Path) -> None:
+    """Unseen cell line: the perturbation mean is the mean over the other two lines."""
+    table = grid(tmp_path, "--dataset", "mcfaline23", "--metrics", "l2_all,pearson", "--head", "nearest_context")
+    data = embbench.load_dataset("mcfaline23", registry=[REGISTRY])
+    cube = data.effects.reshape(3, 9, -1)  # rows are ordered by context, then perturbation
+    assert data.entities[:9] == data.entities[9:18] == data.entities[18:]
+    others = (cube.sum(axis=0) - cube) / 2
+    wanted = np.linalg.norm(data.truth.reshape(3, 9, -1) - others, axis=2).mean()
+    assert score(table, "l2_all", "perturbation_mean") == pytest.approx(wanted, rel=1e-5)
+    assert set(table.loc[table["head"] == "nearest_context", "context_embedding"]) >= {"control_context_pca"}
+
+
+def test_papalexi_counts_and_batches(tmp_path: Path) -> None:
+    """Counts of a panel: the size factor is marked, batches are matched, every perturbation is held out once."""
+    table = grid(tmp_path, "--dataset", "papalexi21", "--emb", "hallmark", "--head", "knn:k=3", "--metrics", "l2")
+    assert set(table["n_conditions"]) == {25}
+    meta = embbench.load_dataset("papalexi21", registry=[REGISTRY]).meta
+    assert (meta["size_factor"], meta["matching"], meta["controls"]) == ("panel", "batch", "halves")
+
+
+@pytest.mark.parametrize(
+    ("dataset", "file", "context"),
+    [
+        ("op3", "op3_neurips2023_rankscores_135drugs_4celltypes.h5ad", "cell_type"),
+        ("tahoe", "tahoe_rankscores_10lines.h5ad", "cell_line"),
+    ],
+)
+def test_drug_tables(tmp_path: Path, expression: Path, dataset: str, file: str, context: str) -> None:
+    """Unseen contexts: the perturbation mean, recomputed from the file with a gap wherever a gene was not tested."""
+    table = grid(
+        tmp_path, "--dataset", dataset, "--head", "nearest_context", "--context-emb", "lineage", "--metrics", "l2_all"
+    )
+    raw = anndata.read_h5ad(expression / file)
+    values = np.where(raw.X == 0, np.nan, raw.X) if dataset == "tahoe" else np.asarray(raw.X)
+    obs = raw.obs.reset_index(drop=True)
+    wanted = {}
+    for line, rows in obs.groupby(context, observed=True).groups.items():
+        errors = []
+        for i in rows:
+            same = obs.index[(obs["perturbation"] == obs["perturbation"][i]) & (obs[context] != line)]
+            train = values[same] if len(same) else values[obs.index[obs[context] != line]]
+            count = np.isfinite(train).sum(axis=0)
+            made = np.divide(np.nansum(train, axis=0), count, out=np.zeros(len(count)), where=count > 0)
+            errors.append(np.sqrt(np.nansum((values[i] - made) ** 2)))
+        wanted[line] = np.mean(errors)
+    assert score(table, "l2_all", "perturbation_mean") == pytest.approx(np.mean(list(wanted.values())), rel=2e-3)
+
+
+def test_unseen_drugs_have_baselines_only(tmp_path: Path) -> None:
+    """No packaged embedding knows compounds: the run is skipped, and says so."""
+    table = grid(
+        tmp_path,
+        "--dataset",
+        "op3",
+        "--split",
+        "unseen_perturbation:3",
+        "--emb",
+        "go",
+        "--head",
+        "knn",
+        "--metrics",
+        "l2",
+    )
+    assert "go" not in set(table["embedding"])
+    problems = pd.read_csv(tmp_path / "out" / "problems.csv")
+    assert "embedding go holds genes, the dataset perturbs compounds" in set(problems["reason"])
+
+
+def test_l1000_unseen_genes(tmp_path: Path) -> None:
+    table = grid(
+        tmp_path, "--dataset", "l1000_oe", "--emb", "hallmark", "--head", "ridge:100.0", "--metrics", "l2,pearson"
+    )
+    assert set(table["n_conditions"]) == {253}
+    assert 0 < score(table, "l2_notarget", "ridge:100.0", "hallmark") < np.inf
+
+
+def null_controls() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("null_controls", HERE.parent / "bench" / "null_controls.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_nothing_is_predicted_where_nothing_happened(tmp_path: Path, expression: Path, fresh_home: Path) -> None:
+    """Papalexi controls cut into ten fake perturbations: the train mean scores 0 with control halves, 0.7 without."""
+    source = expression / "papalexi2021_eccite_lowmoi_299genes.h5ad"
+    found = list(null_controls().draws(source, "perturbation", "non-targeting", "bio_rep", 10, tmp_path))
+    halves, shared = np.mean([f[1:] for f in found], axis=0)
+    assert abs(halves) < 0.05, f"control halves {halves:+.3f}, shared controls {shared:+.3f}"
+    assert shared > 0.4, f"control halves {halves:+.3f}, shared controls {shared:+.3f}"
