@@ -101,9 +101,7 @@ def main() -> None:
         began = time.perf_counter()
         stored = generate(path, args.cells, args.genes, args.density, args.perturbations)
         size, spent = path.stat().st_size / 1e9, time.perf_counter() - began
-        print(
-            f"{args.cells:,} x {args.genes:,}, {stored:,} values, {size:.2f} GB, made in {spent:.0f} s"
-        )
+        print(f"{args.cells:,} x {args.genes:,}, {stored:,} values, {size:.2f} GB, made in {spent:.0f} s")
         env = {**os.environ, "EMBBENCH_HOME": str(Path(folder) / "home")}
         done = subprocess.run(
             [sys.executable, __file__, "--child", str(path)], env=env, check=True, capture_output=True, text=True

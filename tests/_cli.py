@@ -26,6 +26,14 @@ GRID = (
     "grid --dataset sim_small --split unseen_perturbation:2 --emb hallmark:8,random:8 --head knn:k=3,ridge:alpha=10 "
     "--metrics l2,pearson --permutations 1 --out small"
 )
+GRID_FILE = """\
+dataset: [sim_small]
+split: [unseen_perturbation:2]
+emb: [hallmark:8, random:8]
+head: ["knn:k=3", "ridge:alpha=10"]
+metrics: [l2, pearson]
+permutations: {smoother: 1}
+"""
 
 
 @dataclass(frozen=True)
@@ -45,6 +53,7 @@ def embbench(folder: Path, line: str, **environment: str) -> Said:
         for name, value in {"EMBBENCH_HOME": str(folder / "home"), "EMBBENCH_DEBUG": "", **environment}.items():
             patch.setenv(name, value)
         patch.setattr(sys, "argv", ["embbench", *shlex.split(line)])
+        patch.setattr(sys, "path", [*sys.path])
         patch.setattr(sys, "excepthook", sys.excepthook)
         patch.setattr(warnings, "showwarning", warnings.showwarning)
         try:
@@ -77,6 +86,17 @@ def screen(seed: int = 0, cells: int = 240) -> anndata.AnnData:
     counts[:, 0] += 1
     obs["total"] = counts.sum(axis=1) * 5
     return anndata.AnnData(counts, obs=obs, var=pd.DataFrame({"symbol": GENES}, index=GENES))
+
+
+def small_grid(base: Path) -> Path:
+    """A folder with the results of `GRID_FILE` in ``small``, made once per process; tests leave the results alone."""
+    folder = base / "small-grid"
+    if not folder.exists():
+        folder.mkdir()
+        (folder / "small.yaml").write_text(GRID_FILE, encoding="utf-8")
+        said = embbench(folder, "grid small.yaml --out small")
+        assert said.code == 0, said
+    return folder
 
 
 def run_id(results: Path, embedding: str, head: str) -> str:

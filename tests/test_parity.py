@@ -141,7 +141,7 @@ def test_selection_on_a_simulated_screen(simulated, tmp_path):
 
 
 @pytest.mark.shared
-@pytest.mark.parametrize("embedding", ["random:128", "ppi"])
+@pytest.mark.parametrize("embedding", ["random:128", "ppi:64"])
 def test_every_k_on_l1000(l1000, embedding, tmp_path):
     data = screen("screen", "all", l1000)
     assert len(data) > 200
@@ -149,7 +149,7 @@ def test_every_k_on_l1000(l1000, embedding, tmp_path):
 
 
 @pytest.mark.shared
-@pytest.mark.parametrize("embedding", ["random:128", "ppi"])
+@pytest.mark.parametrize("embedding", ["random:128", "ppi:64"])
 def test_selection_on_l1000(l1000, embedding, tmp_path):
     check_selection(l1000, embedding, tmp_path, "knn", ALL)
 

@@ -123,11 +123,7 @@ def test_specs(small: Registry) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "text", "says"),
-    [
-        ("heads", "maen", "did you mean mean"),
-        ("heads", "xyz", "known: mean"),
-        ("heads", "mean:3", "takes no ':3'"),
-    ],
+    [("heads", "maen", "did you mean mean"), ("heads", "xyz", "known: mean"), ("heads", "mean:3", "takes no ':3'")],
 )
 def test_bad_names(small: Registry, kind: str, text: str, says: str) -> None:
     with pytest.raises(UserError, match=says):
@@ -135,8 +131,7 @@ def test_bad_names(small: Registry, kind: str, text: str, says: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spec", "says"),
-    [("pca:dim=-1", "dim must be"), ("pca:size=3", "do not fit"), ("pca:dim=lots", "dim must be")],
+    ("spec", "says"), [("pca:dim=-1", "dim must be"), ("pca:size=3", "do not fit"), ("pca:dim=lots", "dim must be")]
 )
 def test_bad_parameters(small: Registry, spec: str, says: str) -> None:
     with pytest.raises(UserError, match=says):

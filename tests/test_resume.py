@@ -109,18 +109,20 @@ def test_killed_three_times_the_grid_ends_as_if_undisturbed(bench: ModuleType, t
     calm, hurt = bench.Place(tmp_path / "calm"), bench.Place(tmp_path / "hurt")
     for place in (calm, hurt):
         (place.folder / "grid.yaml").write_text(GRID)
-    assert calm.grid(workers=1).wait() == 0, calm.tail()
+    assert calm.grid(workers=1).wait(timeout=300) == 0, calm.tail()
     runs, draw = calm.predictions(), random.Random(5)
     assert runs == 16
-    for kind, wanted in (("group", 2), ("parent", 6), ("worker", 11)):
-        process = hurt.grid(workers=2)
-        while hurt.predictions() < wanted:
+    for kind in ("group", "parent", "worker"):
+        for path in sorted((hurt.results / "predictions").glob("*.h5"))[6:]:
+            path.unlink()  # workers without a parent may have come to the end in their last half second
+        process, wanted = hurt.grid(workers=2), hurt.predictions() + 2
+        while hurt.predictions() < wanted or not bench.workers_of(process.pid):
             assert process.poll() is None, hurt.tail()
             time.sleep(0.002)
         time.sleep(draw.uniform(0, 0.02))
         if kind == "worker":  # the grid notices, runs again what that worker had, and comes to its end
             os.kill(bench.workers_of(process.pid)[0], signal.SIGKILL)
-            assert process.wait() == 0, hurt.tail()
+            assert process.wait(timeout=300) == 0, hurt.tail()
         elif kind == "parent":
             process.kill()
             process.wait()
@@ -128,10 +130,10 @@ def test_killed_three_times_the_grid_ends_as_if_undisturbed(bench: ModuleType, t
         else:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-        assert kind == "worker" or hurt.predictions() < runs
+            assert hurt.predictions() < runs
     assert bench.hashes(hurt) == bench.hashes(calm)  # one worker against two, undisturbed against killed
     assert not [p for p in hurt.folder.rglob("*") if p.suffix in (".tmp", ".damaged")]
-    assert hurt.start("cache", "verify").wait() == 0, hurt.tail()
+    assert hurt.start("cache", "verify").wait(timeout=300) == 0, hurt.tail()
 
 
 THREADS = """

@@ -49,7 +49,7 @@ class H5Cells:
         return {"path": self.path, "_opened": None}
 
     def controls(self, context: int, half: str = "A") -> np.ndarray:
-        """Control cells ``(m, g)`` float32 of one context code and half (``A``, ``B``, ``all``), in source order."""
+        """Control cells of shape (m, g), float32, of a context code and half (``A``, ``B``, ``all``), in source order."""
         if half not in HALVES:
             raise ValueError(f"cells: half must be one of {', '.join(HALVES)}, got {half!r}")
         _, index = self._file()
@@ -57,13 +57,13 @@ class H5Cells:
         return self._dense(np.flatnonzero(wanted))
 
     def perturbed(self, row: int) -> np.ndarray:
-        """Perturbed cells ``(m, g)`` float32 of dataset row ``row``, in source order."""
+        """Perturbed cells of shape (m, g), float32, of dataset row ``row``, in source order."""
         _, index = self._file()
         lo, hi = np.searchsorted(index["sorted_row"], [row, row + 1])
         return self._dense(index["order"][lo:hi])
 
     def columns(self) -> dict[str, np.ndarray]:
-        """Per stored cell: ``row`` (-1 control, -2 unused), ``context``, ``half`` (0 A, 1 B, 2 both), ``batch``."""
+        """Columns of shape (cells,): ``row`` (-1 control, -2 unused), ``context``, ``half`` (0 A, 1 B, 2 both), ``batch``."""
         _, index = self._file()
         return {k: index[k] for k in ("row", "context", "half", "batch")}
 
@@ -144,7 +144,7 @@ class CellsWriter:
             file.create_dataset(name, shape=(0,), maxshape=(None,), dtype=kind, chunks=(_CHUNK,))
 
     def append(self, cells: sparse.csr_matrix, **columns: np.ndarray) -> None:
-        """Add cells (m, g) with their ``row``, ``context``, ``half`` and ``batch`` (m,)."""
+        """Add cells of shape (m, g) with their ``row``, ``context``, ``half`` and ``batch``, each of shape (m,)."""
         for name, sha in self._sha.items():
             stored = self.file[name]
             values = np.ascontiguousarray(getattr(cells, name), dtype=stored.dtype)

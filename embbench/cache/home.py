@@ -15,6 +15,11 @@ def home(*parts: str) -> Path:
     ------
     UserError
         ``$EMBBENCH_HOME`` names a file.
+
+    Examples
+    --------
+    >>> home("data", "index.json").name
+    'index.json'
     """
     from platformdirs import user_cache_path
 

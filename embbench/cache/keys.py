@@ -28,7 +28,13 @@ def digest(facts: object) -> str:
 
 
 def array_digest(*arrays: Any) -> str:
-    """16 hex digits of the dtype, shape and bytes of arrays (None and nested string tuples are allowed)."""
+    """16 hex digits of the dtype, shape and bytes of arrays (None and nested string tuples are allowed).
+
+    Examples
+    --------
+    >>> array_digest(np.zeros((1, 2)), None) == array_digest(np.zeros(2), None)
+    False
+    """
     sha = hashlib.sha256()
     for value in arrays:
         if value is None:
@@ -44,7 +50,13 @@ def array_digest(*arrays: Any) -> str:
 
 
 def stream(*coordinates: str | int) -> int:
-    """A seed for the named coordinates: adding a run never moves another run's seed."""
+    """A seed for the named coordinates: adding a run never moves another run's seed.
+
+    Examples
+    --------
+    >>> stream("kang18", "fold0"), stream("kang18", "fold1")
+    (3829167685, 253553604)
+    """
     return int(digest([str(c) for c in coordinates]), 16) % 2**32
 
 
@@ -53,6 +65,11 @@ def code_of(module: str) -> str:
     """Hash of a component's file and of its folder's ``_helper`` files, without docstrings and comments.
 
     Shared code (core, numerics, grid) is named by `REVISION` instead, so that an edit there is a decision.
+
+    Examples
+    --------
+    >>> code_of("embbench.genes") == code_of("embbench.registry")
+    False
     """
     spec = importlib.util.find_spec(module)
     if spec is None or not spec.origin:

@@ -11,12 +11,13 @@ from typing import Any
 import h5py
 
 from embbench.cache.home import home
-from embbench.cache.store import DamagedFileError, read_h5, sweep, versions
+from embbench.cache.store import DamagedFileError, check_seal, read_h5, read_record, sweep, versions
+from embbench.core import UserError
 
 
 @dataclass(frozen=True)
 class Item:
-    """One cached embedding: its file, what it is, and what was found wrong (empty: nothing)."""
+    """One cached embedding: its file, spec, shape (m, d), age, and what was found wrong (empty: nothing)."""
 
     path: Path
     spec: str
@@ -28,7 +29,7 @@ class Item:
 
 
 def items() -> list[Item]:
-    """All cached embeddings, by name, without checking their content."""
+    """All cached embeddings, by name, each checked against its seal."""
     return [_item(path) for path in sorted(home("cache").glob("*/*.h5*")) if path.suffix in (".h5", ".damaged")]
 
 
@@ -38,12 +39,11 @@ def _item(path: Path) -> Item:
     if path.suffix == ".damaged":
         return Item(path, path.parent.name, (), stat.st_size, age, {}, "set aside as damaged")
     try:
+        check_seal(path)
+        spec = str(read_record(path).get("spec", path.parent.name))
         with h5py.File(path, "r") as file:
-            facts = json.loads(file.attrs["attributes"])
-            return Item(
-                path, facts["spec"], file["matrix"].shape, stat.st_size, age, json.loads(file.attrs["written-with"])
-            )
-    except (OSError, KeyError, ValueError) as error:
+            return Item(path, spec, file["matrix"].shape, stat.st_size, age, json.loads(file.attrs["written-with"]))
+    except (UserError, OSError, KeyError, ValueError, TypeError) as error:
         return Item(path, path.parent.name, (), stat.st_size, age, {}, f"unreadable: {error}")
 
 
@@ -63,7 +63,13 @@ def _verified(item: Item) -> Item:
 
 
 def drift(item: Item) -> dict[str, tuple[str, str]]:
-    """Libraries whose version differs from the one an item was written with: name -> (then, now)."""
+    """Libraries whose version differs from the one an item was written with: name -> (then, now).
+
+    Examples
+    --------
+    >>> drift(Item(Path("go.h5"), "go", (2, 3), 64, 0.5, {"h5py": "0.1", "python": versions()["python"]}))["h5py"][0]
+    '0.1'
+    """
     now = versions()
     return {k: (v, now.get(k, "absent")) for k, v in item.written_with.items() if now.get(k) != v}
 
@@ -87,5 +93,11 @@ def prune(name: str | None = None, older_than_days: float = 0.0) -> list[Item]:
 
 
 def totals(found: list[Item]) -> dict[str, Any]:
-    """Number of files and megabytes."""
+    """Number of files and megabytes.
+
+    Examples
+    --------
+    >>> totals([Item(Path("go.h5"), "go", (2, 3), 64, 0.5, {})])
+    {'files': 1, 'megabytes': 6.4e-05}
+    """
     return {"files": len(found), "megabytes": sum(i.size for i in found) / 1e6}

@@ -86,7 +86,15 @@ def load_screen(path: Path, cells: Cells | None = None) -> PerturbationDataset:
 
 
 def with_digest(data: PerturbationDataset) -> PerturbationDataset:
-    """The screen with its digest in ``meta``."""
+    """The screen with its digest in ``meta``.
+
+    Examples
+    --------
+    >>> effects, genes = np.ones((1, 2), np.float32), np.array(["A", "B"])
+    >>> data = PerturbationDataset("toy", effects, "delta", genes, entities=(("A",),), context=np.array(["K562"]))
+    >>> with_digest(data).meta["digest"] == dataset_digest(replace(data, name="other"))
+    True
+    """
     return data if data.meta.get("digest") else replace(data, meta={**data.meta, "digest": dataset_digest(data)})
 
 
@@ -110,7 +118,13 @@ def register(name: str, facts: dict[str, Any]) -> None:
 
 
 def screen_folder(key: str) -> Path:
-    """Folder of an imported screen: ``screen.h5`` and, where cells were kept, ``cells.h5``."""
+    """Folder of an imported screen: ``screen.h5`` and, where cells were kept, ``cells.h5``.
+
+    Examples
+    --------
+    >>> screen_folder("0123456789abcdef").name
+    '0123456789abcdef'
+    """
     return home("data", key)
 
 
@@ -135,5 +149,11 @@ def load_imported(name: str) -> PerturbationDataset:
 
 
 def string_array(values: Any) -> np.ndarray:
-    """Object array of str, as the store returns it."""
+    """Object array of str, as the store returns it.
+
+    Examples
+    --------
+    >>> string_array(["TP53", 7])
+    array(['TP53', '7'], dtype=object)
+    """
     return np.array([str(v) for v in values], dtype=object)

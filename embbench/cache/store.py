@@ -119,7 +119,13 @@ def versions() -> dict[str, str]:
 
 
 def content_hash(arrays: Mapping[str, np.ndarray], attributes: Mapping[str, Any]) -> str:
-    """sha256 over the names, dtypes, shapes and bytes of all arrays and over the attributes as JSON."""
+    """sha256 over the names, dtypes, shapes and bytes of all arrays and over the attributes as JSON.
+
+    Examples
+    --------
+    >>> content_hash({"x": np.zeros(2)}, {}) == content_hash({"x": np.zeros((2, 1))}, {})
+    False
+    """
     sha = hashlib.sha256(json.dumps(attributes, sort_keys=True).encode())
     for name in sorted(arrays):
         array = np.asarray(arrays[name])

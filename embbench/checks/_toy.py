@@ -28,8 +28,8 @@ class ToyCells:
 
     Parameters
     ----------
-    control : (c, g) mean control expression.
-    shifted : (n, g) mean expression of perturbed cells.
+    control : shape (c, g); mean control expression.
+    shifted : shape (n, g); mean expression of perturbed cells.
     n_control, n_perturbed : cells per control half and per row.
     salt : another value gives other noise.
     """

@@ -122,10 +122,7 @@ def head_rows_are_independent(make: Make) -> None:
     whole = head.predict(problem.query)
     for rows in (np.array([7, 3, 19]), np.array([5]), np.random.default_rng(0).permutation(len(problem.query))):
         part = head.predict(problem.query.rows(rows))
-        require(
-            close(part, whole[rows]),
-            f"{name_of(head)}: predictions change when {len(rows)} rows are asked apart",
-        )
+        require(close(part, whole[rows]), f"{name_of(head)}: predictions change when {len(rows)} rows are asked apart")
 
 
 def head_refuses_to_predict_before_fit(make: Make) -> None:

@@ -37,14 +37,16 @@ def show(title: str, records: Sequence[dict[str, Any]]) -> None:
     from rich import box
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left", box=box.SIMPLE, show_edge=False, pad_edge=False)
+    table = Table(box=box.SIMPLE, show_edge=False, pad_edge=False)
     for name in records[0] if records else ():
         numeric = all(isinstance(r[name], int | float) for r in records)
         table.add_column(name, justify="right" if numeric else "left", overflow="fold")
     for record in records:
         table.add_row(*(f"{v:.3g}" if isinstance(v, float) else str(v) for v in record.values()))
     console = console_of()
-    console.print(table if records else f"{title}: none", highlight=False, markup=False)
+    console.print(title if records else f"{title}: none", highlight=False, markup=False)
+    if records:
+        console.print(table, highlight=False, markup=False)
 
 
 def console_of() -> Console:

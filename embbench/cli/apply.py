@@ -34,6 +34,7 @@ def predict(
     from embbench.core import UserError
     from embbench.grid.apply import find_run, refit
     from embbench.grid.results import check_folder
+    from embbench.grid.schedule import one_thread
 
     if out.suffix != ".h5ad":
         raise UserError(f"--out {out}: expected a file that ends in .h5ad")
@@ -41,7 +42,8 @@ def predict(
     paths = registry_paths(registry)
     folder = _folder(results, run)
     found, config = find_run(folder, run)
-    applied = refit(found, perturbation, context or [], paths)
+    with one_thread():
+        applied = refit(found, perturbation, context or [], paths)
     errors = _errors(folder, config, paths)
     _write(out, applied, found, config, errors)
     for line in errors:
@@ -124,10 +126,12 @@ def explain(
     """Show the training perturbations that a smoother's prediction is made of."""
     from embbench.grid.apply import explain as shares_of
     from embbench.grid.apply import find_run
+    from embbench.grid.schedule import one_thread
 
     paths = registry_paths(registry)
     found, _ = find_run(_folder(results, run), run)
-    shares, how = shares_of(found, perturbation, paths)
+    with one_thread():
+        shares, how = shares_of(found, perturbation, paths)
     for context, parts in shares.items():
         records = [{"weight": s.weight, "condition": s.condition, "of context": s.context} for s in parts[:top]]
         show(

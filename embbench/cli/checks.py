@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from embbench.cli._shared import RegistryOption, registry_paths, show
+
+if TYPE_CHECKING:
+    from embbench.registry import Entry, Registry
 
 
 def check(
@@ -15,27 +19,14 @@ def check(
     registry: RegistryOption = None,
 ) -> None:
     """Run every contract of a kind on a component; exit code 1 when one is broken."""
-    from dataclasses import replace
-
     from embbench import checks
     from embbench.core import UserError
     from embbench.grid.names import registry_of
-    from embbench.grid.validate import check_spec
-    from embbench.registry import Entry
 
     found = checks.checks_for(kind)
     if not found:
         raise UserError(f"check {kind!r}: expected one of {', '.join(checks.KINDS)}")
-    known = registry_of(registry_paths(registry))
-    if "." in target.partition(":")[0]:
-        entry = Entry(kind, target, target)
-    elif ":" in target:
-        check_spec(known, kind, target)
-        spec = known.parse(kind, target)
-        entry = replace(spec.entry, test={**spec.entry.test, **{k: v for k, v in spec.overrides.items() if k != "of"}})
-    else:
-        entry = known.get(kind, target)
-    entry.load()  # what does not exist is a mistake of the command line, not a broken contract
+    entry = _entry(registry_of(registry_paths(registry)), kind, target)
     records = []
     for contract in found:
         broken = checks.run_check(contract, entry)
@@ -43,3 +34,22 @@ def check(
     show(f"{kind} {target}", records)
     if any(r["result"] == "broken" for r in records):
         raise typer.Exit(1)
+
+
+def _entry(known: Registry, kind: str, target: str) -> Entry:
+    """What is to be checked; what cannot be loaded or made is a mistake of the command line, not a broken contract."""
+    from embbench.grid.validate import check_spec
+    from embbench.registry import Entry
+
+    if "." in target.partition(":")[0]:
+        entry = Entry(kind, target, target)
+        entry.load()
+        return entry
+    if ":" in target:
+        check_spec(known, kind, target)
+        spec = known.parse(kind, target)
+        return replace(spec.entry, test={**spec.entry.test, **{k: v for k, v in spec.overrides.items() if k != "of"}})
+    entry = known.get(kind, target)
+    if entry.argument != "of":
+        entry.make(**entry.test)
+    return entry

@@ -91,6 +91,7 @@ def describe_screen(
     """Conditions, contexts, cells, effect sizes, and the coverage of every static embedding."""
     from embbench.grid.describe import coverage, describe
     from embbench.grid.names import registry_of
+    from embbench.grid.schedule import one_thread
     from embbench.grid.screens import screen
 
     paths = registry_paths(registry)
@@ -100,4 +101,5 @@ def describe_screen(
     show("contexts (norm of the effect)", found["contexts"])
     for line in found["report"]:
         typer.echo(line)
-    show("static embeddings", coverage(data, registry_of(paths)))
+    with one_thread():  # what is extracted here has the bits that a grid would give it
+        show("static embeddings", coverage(data, registry_of(paths)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from types import TracebackType
 
 import typer
@@ -31,7 +32,10 @@ app.add_typer(cache.app, name="cache", help="List, verify and prune cached embed
 
 
 def main() -> None:
-    """Entry point; ``--debug`` anywhere on the line shows tracebacks."""
+    """Entry point; ``--debug`` anywhere on the line shows tracebacks. A user's modules are found in the current folder,
+    after everything installed.
+    """
+    sys.path.append(str(Path.cwd()))
     if "--debug" in sys.argv:
         sys.argv.remove("--debug")
         os.environ["EMBBENCH_DEBUG"] = "1"

@@ -22,6 +22,7 @@ def extract(
 
     from embbench.cache.home import home
     from embbench.grid.names import registry_of
+    from embbench.grid.schedule import one_thread
     from embbench.grid.screens import screen
     from embbench.grid.validate import check_spec
     from embbench.grid.vectors import compute_embedding, wanted_names
@@ -32,7 +33,8 @@ def extract(
         check_spec(known, "embeddings", name)
     data, records = screen(dataset, genes, paths), []
     for name in split_list(model) or []:
-        table = compute_embedding(known, name, data, np.arange(len(data)))
+        with one_thread():  # as a grid does: the same bits
+            table = compute_embedding(known, name, data, np.arange(len(data)))
         wanted = set(wanted_names(table.entity, data))
         hits = len(wanted & set(table.names.tolist()))
         records.append(

@@ -15,7 +15,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Fold:
-    """Row numbers of one fold; ``groups`` optionally labels test rows for separate reporting (e.g. singles seen)."""
+    """Row numbers of one fold; ``groups`` optionally labels test rows for separate reporting (e.g. singles seen).
+
+    Examples
+    --------
+    >>> Fold("fold0", train=np.array([0, 1]), test=np.array([2])).validation.shape
+    (0,)
+    """
 
     name: str
     train: np.ndarray
@@ -46,16 +52,16 @@ class Inputs:
 
     Parameters
     ----------
-    X : (n, d) float32 features, finite; columns of blocks that a row lacks are 0 (see ``found``).
-    context : (n,) int64 codes 0..c-1.
-    entities : (n, e) sparse float32 indicator of perturbation entities.
+    X : shape (n, d), float32 features, finite; columns of blocks that a row lacks are 0 (see ``found``).
+    context : shape (n,), int64 codes 0..c-1.
+    entities : shape (n, e), sparse float32 indicator of perturbation entities.
     units : n tuples of held-out unit codes (for inner validation).
     blocks : one (name, slice) per embedding in X.
-    found : (n, len(blocks)) bool.
-    dose : (n,) float32 or None.
-    baseline : (c, g) float32 or None, half-A control means; NaN rows for contexts that give no controls.
-    context_vector : (c, k) float32 or None.
-    graph : (e, e) sparse float32 or None, symmetric, over entities.
+    found : shape (n, len(blocks)), bool.
+    dose : shape (n,), float32 or None.
+    baseline : shape (c, g), float32 or None, half-A control means; NaN rows for contexts that give no controls.
+    context_vector : shape (c, k), float32 or None.
+    graph : shape (e, e), sparse float32 or None, symmetric, over entities.
     cells : half-A controls, and perturbed cells of training rows only; None without cells.
     """
 
@@ -75,7 +81,15 @@ class Inputs:
         return len(self.X)
 
     def rows(self, index: np.ndarray) -> Inputs:
-        """The same inputs for some rows (row numbers or a bool mask of length n)."""
+        """The same inputs for some rows (row numbers or a bool mask of length n).
+
+        Examples
+        --------
+        >>> from scipy.sparse import csr_matrix
+        >>> inputs = Inputs(np.ones((3, 2)), np.zeros(3, int), csr_matrix(np.eye(3)), ((0,), (1,), (2,)))
+        >>> inputs.rows(np.array([True, False, True])).units
+        ((0,), (2,))
+        """
         index = np.arange(len(self))[index]
         return replace(
             self,
@@ -97,11 +111,11 @@ class Head(Protocol):
     """
 
     def fit(self, inputs: Inputs, Y: np.ndarray, observed: np.ndarray | None = None) -> Head:
-        """Learn from training rows: ``Y`` (n, g) finite (unobserved entries filled with training means)."""
+        """Learn from training rows: finite ``Y`` of shape (n, g), unobserved entries filled with training means."""
         ...
 
     def predict(self, inputs: Inputs) -> np.ndarray:
-        """Effects (n, g) float32. RuntimeError "... before fit" when not fitted."""
+        """Effects of shape (n, g), float32. RuntimeError "... before fit" when not fitted."""
         ...
 
 
@@ -120,5 +134,11 @@ class HeadDefaults:
 
     @classmethod
     def candidates(cls) -> list[dict[str, Any]]:
-        """Hyper-parameter settings that selection tries, cheapest to explain first."""
+        """Hyper-parameter settings that selection tries, cheapest to explain first.
+
+        Examples
+        --------
+        >>> HeadDefaults.candidates()
+        [{}]
+        """
         return [{}]

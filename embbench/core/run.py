@@ -30,7 +30,13 @@ class Run:
     protocol: str = "default"
 
     def coordinates(self) -> dict[str, Any]:
-        """The fields that differ from their default (all that have none)."""
+        """The fields that differ from their default (all that have none).
+
+        Examples
+        --------
+        >>> Run("kang18", "unseen_context", "fold0", "ridge", embedding="go", seed=1).coordinates()
+        {'dataset': 'kang18', 'split': 'unseen_context', 'fold': 'fold0', 'head': 'ridge', 'embedding': 'go', 'seed': 1}
+        """
         return {
             f.name: getattr(self, f.name)
             for f in fields(self)
@@ -38,5 +44,11 @@ class Run:
         }
 
     def blocks(self) -> Iterator[str]:
-        """Perturbation embeddings of the run, in order."""
+        """Perturbation embeddings of the run, in order.
+
+        Examples
+        --------
+        >>> list(Run("kang18", "unseen_context", "fold0", "ridge", embedding="go+ppi").blocks())
+        ['go', 'ppi']
+        """
         return iter(()) if self.embedding == "none" else iter(self.embedding.split("+"))

@@ -16,18 +16,18 @@ class Truth:
 
     Parameters
     ----------
-    effects : (n, g) float32.
+    effects : shape (n, g), float32.
     unit : unit of ``effects``.
-    context : (n,) int64 codes.
+    context : shape (n,), int64 codes.
     targets : per row the columns of its own perturbed genes.
     entities : n tuples of names.
-    observed : (n, g) bool or None.
-    baseline : (n, g) float32 or None, half-B control mean of each row's context.
-    centroid : (n, g) float32 or None, mean training effect of each row's context.
-    variance : (n, g) float32 or None, sampling variance of ``effects``.
-    labels, labels_tested : (n, g) or None.
+    observed : shape (n, g), bool or None.
+    baseline : shape (n, g), float32 or None, half-B control mean of each row's context.
+    centroid : shape (n, g), float32 or None, mean training effect of each row's context.
+    variance : shape (n, g), float32 or None, sampling variance of ``effects``.
+    labels, labels_tested : shape (n, g), or None.
     cells : perturbed cells of the test rows, or None.
-    basis : (g, k) float32 or None, population space fitted on training cells.
+    basis : shape (g, k), float32 or None, population space fitted on training cells.
     """
 
     effects: np.ndarray
@@ -46,16 +46,29 @@ class Truth:
 
     @property
     def de_statistic(self) -> np.ndarray:
-        """(n, g) size of each true effect: |effect| / standard error where the variance is known, else |effect|."""
+        """Size of each true effect, shape (n, g): |effect| / standard error where the variance is known, else |effect|.
+
+        Examples
+        --------
+        >>> effects, variance = np.array([[3.0, -4.0]]), np.array([[1.0, 4.0]])
+        >>> Truth(effects, "delta", np.array([0]), ((),), variance=variance).de_statistic.tolist()
+        [[3.0, 2.0]]
+        """
         size = np.abs(self.effects.astype(np.float64))
         if self.variance is None:
             return size
         return size / np.sqrt(np.maximum(self.variance, np.finfo(np.float32).tiny))
 
     def mask(self, genes: str) -> np.ndarray:
-        """(n, g) bool of scored entries: observed, and in the gene set ``all``, ``notarget`` or ``topK`` of the truth.
+        """Scored entries, bool of shape (n, g): observed, and in the gene set ``all``, ``notarget`` or ``topK`` of the truth.
 
         Top-k sets leave the perturbed genes out and come from `de_statistic`; ties go to the smaller column.
+
+        Examples
+        --------
+        >>> truth = Truth(np.array([[3.0, -4.0, 1.0]]), "delta", np.array([0]), targets=(np.array([1]),))
+        >>> truth.mask("top1").tolist()
+        [[True, False, False]]
         """
         keep = np.ones(self.effects.shape, bool) if self.observed is None else self.observed.copy()
         if genes == "all":
@@ -77,7 +90,7 @@ class Metric:
 
     Parameters
     ----------
-    fn : ``fn(pred, truth, mask) -> (n,)`` with ``mask`` (n, g) bool of the entries to score.
+    fn : ``fn(pred, truth, mask) -> (n,)`` with ``mask`` of shape (n, g), True at the entries to score.
     best : ``low`` or ``high``.
     source : paper and equation, or the package whose definition this is.
     lower, upper : range of finite values.
@@ -86,6 +99,12 @@ class Metric:
     target : ``effects``, ``labels`` or ``population``: what ``pred`` is.
     genes : ``all``, ``notarget`` or ``topK``: the variant, also in the registered name.
     needs : fields of `Truth` that must not be None.
+
+    Examples
+    --------
+    >>> bias = Metric(lambda pred, truth, mask: (pred - truth.effects).mean(axis=1), "low", "definition")
+    >>> bias(np.ones((1, 2)), Truth(np.array([[1.0, 3.0]]), "delta", np.array([0]), ((),))).tolist()
+    [-1.0]
     """
 
     fn: Callable[[np.ndarray, Truth, np.ndarray], np.ndarray]
@@ -100,7 +119,14 @@ class Metric:
     needs: tuple[str, ...] = ()
 
     def unmet(self, truth: Truth) -> str:
-        """Why the metric cannot be computed on ``truth``; empty when it can."""
+        """Why the metric cannot be computed on ``truth``; empty when it can.
+
+        Examples
+        --------
+        >>> truth = Truth(np.ones((1, 2)), "delta", np.array([0]), ((),))
+        >>> Metric(np.subtract, "low", "definition", units=("log2fc",)).unmet(truth)
+        'unit delta (needs log2fc)'
+        """
         if self.units and truth.unit not in self.units:
             return f"unit {truth.unit} (needs {' or '.join(self.units)})"
         return ", ".join(f"no {f}" for f in self.needs if getattr(truth, f) is None)

@@ -22,11 +22,11 @@ class Cells(Protocol):
     """Single cells behind a condition-level dataset, log1p of counts scaled to 1e4, genes as in the dataset."""
 
     def controls(self, context: int, half: str = "A") -> np.ndarray:
-        """Control cells ``(m, g)`` float32 of one context and half (``"A"``, ``"B"`` or ``"all"``)."""
+        """Control cells, shape (m, g), float32, of one context and half (``"A"``, ``"B"`` or ``"all"``)."""
         ...
 
     def perturbed(self, row: int) -> np.ndarray:
-        """Perturbed cells ``(m, g)`` float32 of dataset row ``row``."""
+        """Perturbed cells, shape (m, g), float32, of dataset row ``row``."""
         ...
 
 
@@ -48,13 +48,13 @@ class CellView:
     columns: np.ndarray | None = None
 
     def controls(self, context: int) -> np.ndarray:
-        """Half-A control cells ``(m, g)`` of a context code."""
+        """Half-A control cells, shape (m, g), of a context code."""
         if self.contexts is not None and context not in self.contexts:
             raise PermissionError(f"controls of context {context} are closed here; open: {sorted(self.contexts)}")
         return self._cut(self.source.controls(context, "A"))
 
     def perturbed(self, position: int) -> np.ndarray:
-        """Perturbed cells ``(m, g)`` of the view's row number ``position``."""
+        """Perturbed cells, shape (m, g), of the view's row number ``position``."""
         if position >= len(self.rows):
             raise PermissionError(f"perturbed cells of row {position} are closed here; {len(self.rows)} rows are open")
         return self._cut(self.source.perturbed(int(self.rows[position])))
@@ -73,23 +73,22 @@ class PerturbationDataset:
 
     Parameters
     ----------
-    name : str
-    effects : (n, g) float32, finite where observed: against control half A; what heads are trained on.
+    effects : shape (n, g), float32, finite where observed: against control half A; what heads are trained on.
     unit : ``delta`` (natural-log), ``log2fc``, ``zscore`` or ``rank_score``.
-    genes : (g,) str, unique, in one namespace.
+    genes : shape (g,), str, unique, in one namespace.
     entities : n sorted tuples of perturbation names (genes or compounds), each a set.
-    context : (n,) str, the context of each row.
+    context : shape (n,), str, the context of each row.
     entity_type : ``gene`` or ``compound``.
     contexts : all context names; their order is that of ``baseline``. Default: sorted unique of ``context``.
-    truth : (n, g) float32 against control half B; ``effects`` where there are no cells.
-    observed : (n, g) bool or None (all observed).
-    baseline, baseline_truth : (c, g) float32 or None, mean control expression of half A and half B.
-    baseline_variance : (c, g) float32 or None, variance over half-A control cells (for gene selection).
-    truth_variance : (n, g) float32 or None, sampling variance of ``truth`` (unit squared).
-    noise_free : (n, g) float32 or None, the known expected effect (simulated screens only).
-    n_cells, dose : (n,) or None.
-    covariates : further (n,) columns, e.g. a published split or an E-test p value.
-    labels, labels_tested : (n, g) int8 in {-1, 0, 1} and the bool mask of tested entries, or None.
+    truth : shape (n, g), float32 against control half B; ``effects`` where there are no cells.
+    observed : shape (n, g), bool or None (all observed).
+    baseline, baseline_truth : shape (c, g), float32 or None, mean control expression of half A and half B.
+    baseline_variance : shape (c, g), float32 or None, variance over half-A control cells (for gene selection).
+    truth_variance : shape (n, g), float32 or None, sampling variance of ``truth`` (unit squared).
+    noise_free : shape (n, g), float32 or None, the known expected effect (simulated screens only).
+    n_cells, dose : shape (n,), or None.
+    covariates : further columns of shape (n,), e.g. a published split or an E-test p value.
+    labels, labels_tested : shape (n, g), int8 in {-1, 0, 1} and the bool mask of tested entries, or None.
     cells : lazy single cells or None.
     meta : JSON-able facts (controls, matching, licence, default split, source, digest ...).
 
@@ -133,7 +132,7 @@ class PerturbationDataset:
 
     @property
     def context_codes(self) -> np.ndarray:
-        """(n,) int64 index of each row's context in ``contexts``."""
+        """Codes of shape (n,), int64: index of each row's context in ``contexts``."""
         where = {name: i for i, name in enumerate(self.contexts)}
         return np.array([where[c] for c in self.context.tolist()], dtype=np.int64)
 
@@ -154,7 +153,7 @@ class PerturbationDataset:
         return tuple(np.array([where[e] for e in row if e in where], dtype=np.int64) for row in self.entities)
 
     def rows(self, index: np.ndarray) -> PerturbationDataset:
-        """The same screen with some rows only; contexts and their baselines stay whole."""
+        """The same screen with some rows only (numbers, or a mask of shape (n,)); contexts and baselines stay whole."""
         cut = {f: getattr(self, f)[index] for f in _ROW_FIELDS if getattr(self, f) is not None}
         cells = self.cells if self.cells is None else view_cells(self.cells, index)
         return replace(
@@ -166,7 +165,7 @@ class PerturbationDataset:
         )
 
     def with_genes(self, columns: np.ndarray) -> PerturbationDataset:
-        """The same screen with some gene columns only."""
+        """The same screen with some gene columns only (numbers, or a mask of shape (g,))."""
         cut = {f: getattr(self, f)[:, columns] for f in _GENE_FIELDS if getattr(self, f) is not None}
         cells = self.cells
         if cells is not None:

@@ -17,11 +17,18 @@ class Embedding:
 
     Parameters
     ----------
-    names : (m,) str; unique, or unique together with ``contexts``.
-    matrix : (m, d) float, every value finite.
+    names : shape (m,), str; unique, or unique together with ``contexts``.
+    matrix : shape (m, d), float, every value finite.
     entity : ``gene``, ``compound``, ``context``, ``cell`` or ``any``.
-    contexts : (m,) str or None: the context of each vector for embeddings with one tensor per context.
+    contexts : shape (m,), str or None: the context of each vector for embeddings with one tensor per context.
     provenance : JSON-able facts: source, licence, what information it holds, whether query controls were used.
+
+    Examples
+    --------
+    >>> Embedding(np.array(["TP53"]), np.zeros((2, 3)))
+    Traceback (most recent call last):
+        ...
+    ValueError: embedding: 1 names need a (1, d) matrix, found (2, 3)
     """
 
     names: np.ndarray
@@ -49,7 +56,7 @@ class Embedding:
         return names if self.contexts is None else list(zip(names, self.contexts.tolist(), strict=True))
 
     def lookup(self, names: Sequence[str], contexts: Sequence[str] | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Vectors ``(len(names), d)`` float32 (NaN rows where missing) and the mask ``(len(names),)`` of found names.
+        """Vectors of shape (len(names), d), float32, NaN where missing, and the mask of found names.
 
         Examples
         --------
@@ -85,7 +92,7 @@ class Extractor(Protocol):
     names_matter: ClassVar[bool]
 
     def compute(self, names: Sequence[str] | None, train: PerturbationDataset | None) -> Embedding:
-        """Vectors for ``names`` (None: every name the source knows); ``train`` is a training view, None when static."""
+        """Vectors of shape (m, d) for ``names`` (None: every name the source knows); ``train`` is a training view, None when static."""
         ...
 
 

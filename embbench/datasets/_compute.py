@@ -105,11 +105,7 @@ def _targets(plan: Plan, genes: np.ndarray) -> tuple[np.ndarray, ...]:
 
 
 def _passes(
-    job: _Job,
-    effects: Effects,
-    targets: tuple[np.ndarray, ...],
-    writer: CellsWriter | None,
-    tests: Significance | None,
+    job: _Job, effects: Effects, targets: tuple[np.ndarray, ...], writer: CellsWriter | None, tests: Significance | None
 ) -> None:
     """Fill the effects; the first pass reads all cells, further ones only those of their block."""
     columns = np.unique(np.concatenate(targets)) if targets else np.zeros(0, np.int64)

@@ -17,12 +17,12 @@ class Effects:
 
     Parameters
     ----------
-    effects, truth, variance : (n, g) float32; variance is that of ``truth``.
-    baseline, baseline_truth, baseline_variance : (c, g) float32.
-    n_cells : (n,) int64 cells that entered; 0 where no batch has both kinds of cell.
+    effects, truth, variance : shape (n, g), float32; variance is that of ``truth``.
+    baseline, baseline_truth, baseline_variance : shape (c, g), float32.
+    n_cells : shape (n,), int64 cells that entered; 0 where no batch has both kinds of cell.
     residual : (n,) float64 linear-scale expression of the own target as a share of control, the largest share where
         there are several targets; NaN where one is not measured or not expressed in controls.
-    controls : (c, 2) int64 control cells of half A and B.
+    controls : shape (c, 2), int64 control cells of half A and B.
     """
 
     effects: np.ndarray

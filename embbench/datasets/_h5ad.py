@@ -27,9 +27,9 @@ class Column:
     Parameters
     ----------
     name : column name.
-    codes : (m,) int32.
+    codes : shape (m,), int32.
     levels : text of each code.
-    values : (m,) float64 or None.
+    values : shape (m,), float64 or None.
     """
 
     name: str

@@ -146,8 +146,8 @@ def covariate(file: h5py.File, name: str, row: np.ndarray, labels: list[str]) ->
 
     Parameters
     ----------
-    row : (cells,) condition of each cell, negative elsewhere.
-    labels : (n,) condition names for errors.
+    row : shape (cells,); condition of each cell, negative elsewhere.
+    labels : shape (n,); condition names for errors.
 
     Raises
     ------

@@ -26,9 +26,9 @@ class Plan:
     ----------
     contexts, batches : names; codes are positions.
     entities, dose, row_context : per condition: names, dose (NaN where none), context code.
-    row : (cells,) int32 condition of each cell, -1 control, -2 left out.
-    context, batch : (cells,) int32.
-    half : (cells,) int8 of control cells (0 A, 1 B), -1 for others.
+    row : shape (cells,), int32 condition of each cell, -1 control, -2 left out.
+    context, batch : shape (cells,), int32.
+    half : shape (cells,), int8 of control cells (0 A, 1 B), -1 for others.
     entity_type : ``gene`` or ``compound``.
     """
 

@@ -69,8 +69,8 @@ class Normaliser:
     path, label : named in errors.
     scale : ``counts`` or ``lognorm``.
     told : whether the user stated the scale (then counts need not be whole).
-    depth : (m,) total counts of the file's cells, or None: the sum over the panel.
-    genes : (g,) names for errors.
+    depth : shape (m,); total counts of the file's cells, or None: the sum over the panel.
+    genes : shape (g,); names for errors.
     sums : first cell of a chunk -> linear-scale sums of its cells, for the report, when the input is log-normalised.
     """
 

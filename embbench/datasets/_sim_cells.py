@@ -27,7 +27,7 @@ class SimCells:
     Parameters
     ----------
     settings, design : of the screen; rows are context by context, perturbations in the design's order.
-    contexts : (c,) names.
+    contexts : shape (c,); names.
     """
 
     settings: Settings

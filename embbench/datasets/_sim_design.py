@@ -26,16 +26,16 @@ class Design:
     Parameters
     ----------
     entities : q sorted tuples of names.
-    genes : (g,) names.
-    strength : (q, c) root mean square log fold change.
-    coefficients : (q, f) weights of the directions at strength 1.
-    directions : (c, f, g).
-    particular : (q, g) sparse, the part of one perturbation only, at strength 1.
-    knockdown : (q, g) sparse, log of what remains of the own gene's expression.
-    log_share : (c, b, g) log expected share of a gene among all counts of an unperturbed cell.
-    log_depth : (c, b) log median depth of unperturbed cells.
-    depth_shift : (q, c) added to it in perturbed cells.
-    n_cells : (q, c, b) perturbed cells.
+    genes : shape (g,); names.
+    strength : shape (q, c); root mean square log fold change.
+    coefficients : shape (q, f); weights of the directions at strength 1.
+    directions : shape (c, f, g).
+    particular : shape (q, g), sparse, the part of one perturbation only, at strength 1.
+    knockdown : shape (q, g), sparse, log of what remains of the own gene's expression.
+    log_share : shape (c, b, g); log expected share of a gene among all counts of an unperturbed cell.
+    log_depth : shape (c, b); log median depth of unperturbed cells.
+    depth_shift : shape (q, c); added to it in perturbed cells.
+    n_cells : shape (q, c, b); perturbed cells.
     """
 
     entities: tuple[tuple[str, ...], ...]

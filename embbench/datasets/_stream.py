@@ -27,7 +27,7 @@ class Block:
     Parameters
     ----------
     rows, contexts : codes.
-    group : (cells,) int32 number of each cell's group, -1 for cells of no group here.
+    group : shape (cells,), int32 number of each cell's group, -1 for cells of no group here.
     row_of, context_of, batch_of, half_of : (groups,) what each group is; row -1 for controls, half -1 for others.
     """
 
@@ -57,7 +57,7 @@ def blocks(
 
     Parameters
     ----------
-    batch, half : (cells,) as the matching and the control halves see them.
+    batch, half : shape (cells,); as the matching and the control halves see them.
     """
     limit = max(1, budget // bytes_per_group)
     keys, group_of_cell = _groups(plan, batch, half)

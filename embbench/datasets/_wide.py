@@ -26,8 +26,8 @@ class Wide:
     ----------
     keys : n rows: perturbation, context, and where given dose, n_cells, ``keep:<name>``; later also entities.
     genes : g names as in the file.
-    values : (n, g) float32, NaN where there is no entry.
-    labels : (n, g) int8 in {-1, 0, 1}, ``UNTESTED`` where there is none; or None.
+    values : shape (n, g), float32, NaN where there is no entry.
+    labels : shape (n, g), int8 in {-1, 0, 1}, ``UNTESTED`` where there is none; or None.
     """
 
     keys: pd.DataFrame
@@ -53,9 +53,9 @@ class Entries:
     Parameters
     ----------
     keys : m rows, as in `Wide`.
-    genes : (m,) str.
-    values : (m,) float64.
-    labels : (m,) int8 or None.
+    genes : shape (m,), str.
+    values : shape (m,), float64.
+    labels : shape (m,), int8 or None.
     """
 
     keys: pd.DataFrame

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from embbench.cache.keys import digest
 from embbench.core import PerturbationDataset, Run, UserError
 from embbench.grid.fit import Job, Prediction, job_of, predict, rows_of, tables_for
 from embbench.grid.inputs import Rows
@@ -115,6 +116,7 @@ def refit(run: Run, perturbations: Sequence[str], contexts: Sequence[str], paths
         registry.parse("heads", run.head),
         registry.parse("features", run.features),
         registry,
+        digest(run.coordinates()),
     )
     made = predict(job)
     effects = made.values if made.values is not None else from_weights(made.weights, data.effects[job.train])

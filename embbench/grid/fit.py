@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from embbench.cache.keys import stream
+from embbench.cache.keys import digest, stream
 from embbench.core import CellView, Fold, Inputs, PerturbationDataset, Run, Split, Truth, UserError
 from embbench.grid.inputs import Raw, Rows, Tables, assemble, covered, query_part
 from embbench.grid.names import registry_of
@@ -62,6 +62,7 @@ class Job:
     head: Spec
     features: Spec
     registry: Registry
+    mark: str = ""
 
 
 def fold_of(split: Split, name: str) -> Fold:
@@ -90,12 +91,7 @@ def resolve_scope(job: Job) -> str:
 
 
 def tables_for(
-    run: Run,
-    registry: Registry,
-    data: PerturbationDataset,
-    train: np.ndarray,
-    *,
-    extra: frozenset[str] = frozenset(),
+    run: Run, registry: Registry, data: PerturbationDataset, train: np.ndarray, *, extra: frozenset[str] = frozenset()
 ) -> Tables:
     """Every vector that the run may use, from the cache or computed; ``extra`` names lie outside the screen."""
     strict = run.strict_context
@@ -109,8 +105,8 @@ def tables_for(
     return Tables(blocks, context, run.combine, graph)
 
 
-def job_of(run: Run, paths: tuple[str, ...]) -> Job:
-    """Resolve a run by name."""
+def job_of(run: Run, paths: tuple[str, ...], mark: str = "") -> Job:
+    """Resolve a run by name; ``mark`` is its configuration id, which heads' random streams start from."""
     registry = registry_of(paths)
     data = screen(run.dataset, run.genes, paths)
     split = split_of(run.dataset, run.split, run.genes, run.seed, paths)
@@ -126,6 +122,7 @@ def job_of(run: Run, paths: tuple[str, ...]) -> Job:
         registry.parse("heads", run.head),
         registry.parse("features", run.features),
         registry,
+        mark or digest(run.coordinates()),
     )
 
 
@@ -176,7 +173,7 @@ def _predict_part(job: Job, train: np.ndarray, query: np.ndarray, label: str) ->
     metric = job.registry.get("metrics", job.run.select).make()
     run = job.run
     choice = choose(job.head, problem, run.select, metric, stream(run.dataset, run.split, run.fold, run.seed, "inner"))
-    seed = stream(*map(str, sorted(run.coordinates().items())), label)
+    seed = stream(job.mark, run.fold, label)
     inputs = raw.featured(job.features, fit)
     fitted = make_head(job.head, seed, **choice.params)
     done = _predict_rows(job, fitted, inputs, fit, ask, Y, observed)
@@ -246,7 +243,7 @@ def _control_cells(job: Job, cells: CellView, contexts: np.ndarray) -> np.ndarra
         pools[code] = np.concatenate([cells.controls(c) for c in sources])
     out = []
     for row, code in enumerate(contexts.tolist()):
-        draw = np.random.default_rng(stream(*map(str, sorted(job.run.coordinates().items())), "controls", row))
+        draw = np.random.default_rng(stream(job.mark, job.run.fold, "controls", row))
         out.append(pools[code][draw.integers(len(pools[code]), size=job.run.samples)])
     return np.stack(out)
 

@@ -24,6 +24,8 @@ from embbench.registry import Registry
 if TYPE_CHECKING:
     from embbench.grid.config import Grid
 
+# named in a key by what they are, not by what they are called
+COMPONENTS = ("fold", "embedding", "context_embedding", "head", "features", "graph")
 BARE = {
     "l2": "l2_notarget",
     "mse": "mse_notarget",
@@ -102,6 +104,8 @@ def plan(grid: Grid, paths: tuple[str, ...] = ()) -> list[Planned]:
     for name, split, seed in product(grid.dataset, grid.split, grid.seed):
         for planned in _plan_one(grid, registry, paths, name, split, seed):
             out.setdefault(planned.key, planned)
+    if not out:
+        raise UserError(f"this grid has no run: {', '.join(grid.head)} without embedding; name one with --emb")
     return list(out.values())
 
 
@@ -131,7 +135,8 @@ def _plan_one(
         combination = _compatibility_key(run)
         if combination not in reasons:
             reasons[combination] = unmet(registry, data, run, split.folds[0].train)
-        facts = {**shared, **_facts(registry, run), "run": {k: v for k, v in run.coordinates().items() if k != "fold"}}
+        choices = {k: v for k, v in run.coordinates().items() if k not in COMPONENTS}
+        facts = {**shared, **_facts(registry, run), "run": choices}
         config = digest(facts)
         for fold in split.folds:
             each = replace(run, fold=fold.name)
@@ -222,9 +227,16 @@ def unmet(registry: Registry, data: PerturbationDataset, run: Run, train: np.nda
         return f"head {run.head} predicts {' and '.join(head.targets)}, not {run.target}"
     if run.target == "labels" and data.labels is None:
         return f"dataset {data.name} has no labels"
+    closed = (
+        data.baseline is not None
+        and run.strict_context
+        and set(data.context.tolist()) - set(data.context[train].tolist())
+    )
     needs = [
+        ("needs_embedding", any(n != "none" for n in (run.embedding, run.context_embedding)), "an embedding (--emb)"),
         ("needs_cells", data.cells is not None, "single cells"),
         ("needs_baseline", data.baseline is not None, "control means"),
+        ("needs_baseline", not closed, "control means of every context (--strict-context closes them)"),
         ("needs_graph", run.graph != "none", "a graph (--graph)"),
         ("needs_context_vector", run.context_embedding != "none", "a context embedding (--context-emb)"),
     ]

@@ -160,20 +160,7 @@ class Results:
             raise UserError(
                 f"{self.folder} holds no results (no plans/*.json); run embbench grid --out {self.folder} first"
             )
-        marks: dict[str, Any] = {}
-        seen: set[str] = set()
-        out = []
-        for body in reversed(found):
-            own = body["facts"]["marks"]
-            marks = {**own, **marks}
-            runs = []
-            for planned in body["runs"]:
-                where, coordinates = place(Run(**planned["run"])), json.dumps(planned["run"], sort_keys=True)
-                if own[where] == marks[where] and coordinates not in seen:
-                    seen.add(coordinates)
-                    runs.append(planned)
-            out.append({**body, "runs": runs})
-        return out[::-1]
+        return _latest(found)
 
     def done(self, key: str) -> bool:
         """Whether a whole, undamaged prediction of that key is there."""
@@ -262,6 +249,24 @@ class Results:
 @functools.lru_cache(maxsize=100_000)
 def _check_once(path: Path, inode: int, mtime_ns: int) -> None:
     check_seal(path)
+
+
+def _latest(plans: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Plans, oldest first, without the runs that a later one has replaced."""
+    marks: dict[str, Any] = {}
+    seen: set[str] = set()
+    out = []
+    for body in reversed(plans):
+        own = body["facts"]["marks"]
+        marks = {**own, **marks}
+        runs = []
+        for planned in body["runs"]:
+            where, coordinates = place(Run(**planned["run"])), json.dumps(planned["run"], sort_keys=True)
+            if own[where] == marks[where] and coordinates not in seen:
+                seen.add(coordinates)
+                runs.append(planned)
+        out.append({**body, "runs": runs})
+    return out[::-1]
 
 
 def place(run: Run) -> str:

@@ -247,7 +247,7 @@ def run_one(planned: Planned, out: str, paths: tuple[str, ...]) -> Outcome:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            job = job_of(run, paths)
+            job = job_of(run, paths, planned.config)
             split = split_of(run.dataset, run.split, run.genes, run.seed, paths)
             results.add_prediction(planned, job.data, fold_of(split, run.fold), predict(job))
         except Exception as error:

@@ -65,5 +65,6 @@ def check_spec(registry: Registry, kind: str, text: str) -> None:
         if absent := [path for path in files if not path.is_file()]:
             found = "a folder" if absent[0].is_dir() else "nothing"
             raise UserError(
-                f"{kind} {text!r}: {absent[0]}: expected a file, found {found}; relative paths start at the current folder"
+                f"{kind} {text!r}: {absent[0]}: expected a file, found {found}; "
+                "relative paths start at the current folder"
             )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy as np
 
 from embbench.cache.home import home
 from embbench.cache.keys import REVISION, array_digest, code_of, digest
-from embbench.cache.store import DamagedFileError, lock, read_h5, set_aside, write_h5
+from embbench.cache.store import DamagedFileError, lock, read_h5, read_whole, write_h5
 from embbench.core import Embedding, PerturbationDataset, UserError, view_cells
 from embbench.registry import Registry, Spec
 
@@ -136,10 +135,9 @@ def cached(spec: Spec, facts: list[dict[str, Any]], compute: Any) -> Embedding:
     found = _read(path)
     if found is None:
         with lock(path):
-            found = _read(path)
+            found = _read(path) if read_whole(path, "embedding") is not None else None  # a damaged one is set aside
             if found is None:
-                found = compute()
-                _write(path, spec, facts, found)
+                _write(path, spec, facts, compute())
                 found = _read(path)
     if found is None:
         raise DamagedFileError(f"{path}: vanished right after it was written; is another program clearing the cache?")
@@ -150,10 +148,7 @@ def _read(path: Path) -> Embedding | None:
     try:
         stat = path.stat()
         return _load(path, stat.st_mtime_ns, stat.st_size)
-    except FileNotFoundError:
-        return None
-    except DamagedFileError as error:
-        warnings.warn(f"{error}; set aside as {set_aside(path).name} and computed again", stacklevel=2)
+    except (FileNotFoundError, DamagedFileError):  # `cached` looks again, and repairs, under the lock
         return None
 
 
@@ -168,13 +163,8 @@ def _write(path: Path, spec: Spec, facts: list[dict[str, Any]], table: Embedding
     if table.contexts is not None:
         arrays["contexts"] = np.asarray(table.contexts, dtype=object)
     entry = {"holds": spec.entry.holds, "licence": spec.entry.licence, "reference": spec.entry.reference}
-    attributes = {
-        "key": facts,
-        "entity": table.entity,
-        "provenance": {**entry, **dict(table.provenance)},
-        "spec": spec.text,
-    }
-    write_h5(path, "embedding", arrays, attributes)
+    attributes = {"key": facts, "entity": table.entity, "provenance": {**entry, **dict(table.provenance)}}
+    write_h5(path, "embedding", arrays, attributes, {"spec": spec.text})
 
 
 def row_vectors(

@@ -37,11 +37,5 @@ SOURCE = (
 )
 
 auroc_macro = Metric(
-    _auroc_macro,
-    best="high",
-    lower=0.0,
-    upper=1.0,
-    target="labels",
-    needs=("labels", "labels_tested"),
-    source=SOURCE,
+    _auroc_macro, best="high", lower=0.0, upper=1.0, target="labels", needs=("labels", "labels_tested"), source=SOURCE
 )

@@ -52,9 +52,9 @@ class Settings:
     ----------
     draws : one row per configuration and permutation draw (folds and seeds together).
     table : one row per configuration (draws together): `BOARD`, `NAMES`, `OTHER`, role, status counts and facts.
-    of_run : (runs,) row of ``draws`` of each run.
-    of_draw : (draws,) row of ``table`` of each row of ``draws``.
-    keys : (runs,) run keys.
+    of_run : shape (runs,); row of ``draws`` of each run.
+    of_draw : shape (draws,); row of ``table`` of each row of ``draws``.
+    keys : shape (runs,); run keys.
     """
 
     draws: pd.DataFrame
@@ -137,10 +137,10 @@ class Board:
     where : dataset, split, genes.
     rows : r test rows with row, condition, context, unit; sorted by row.
     draws, table : the board's part of `Settings`, with ``of_draw`` between them.
-    values : (draws, r) float64, mean over seeds; NaN where absent or undefined.
-    undefined : (draws, r) NaN scores (over seeds).
-    present : (draws, r) bool, scored at all.
-    covered : (draws, r) share of the row's scores (over seeds) that come from its own vector.
+    values : shape (draws, r), float64, mean over seeds; NaN where absent or undefined.
+    undefined : shape (draws, r); NaN scores (over seeds).
+    present : shape (draws, r), bool, scored at all.
+    covered : shape (draws, r); share of the row's scores (over seeds) that come from its own vector.
     """
 
     where: dict[str, str]

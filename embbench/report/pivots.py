@@ -44,10 +44,7 @@ def problem_sheets(frame: pd.DataFrame) -> list[Sheet]:
 
 
 def _pivot(
-    part: pd.DataFrame,
-    by: str,
-    metrics: Mapping[str, Mapping[str, Any]],
-    facts: Mapping[str, Mapping[str, Any]],
+    part: pd.DataFrame, by: str, metrics: Mapping[str, Mapping[str, Any]], facts: Mapping[str, Mapping[str, Any]]
 ) -> Sheet:
     names = [c for c in (*NAMES, *OTHER) if c in part.columns and varies(part, c)]
     keys = [c for c in (*NAMES, *OTHER, "role", "complete") if c in part.columns]

@@ -21,8 +21,8 @@ class Plan:
 
     Parameters
     ----------
-    context : (r,) int64 codes; conditions weigh equally within a context, contexts weigh equally.
-    unit : (r,) int64 codes of what is resampled.
+    context : shape (r,), int64 codes; conditions weigh equally within a context, contexts weigh equally.
+    unit : shape (r,), int64 codes of what is resampled.
     over_contexts : True when the units are the contexts themselves.
     counts : (n_units, 1 + B) float64; column 0 is all ones (the plain mean), the others are multinomial resamples.
     """
