@@ -31,7 +31,8 @@ _SHORT = 3
 
 @dataclass(frozen=True)
 class GeneTable:
-    """The packaged genes (org.Hs.eg.db 3.16.0): for every kind of name the row it means, -1 where it means several.
+    """The packaged genes (org.Hs.eg.db 3.16.0; HGNC symbols: Seal et al. 2023, Nucleic Acids Research 51, D1003): for
+    every kind of name the row it means, -1 where it means several.
 
     Parameters
     ----------
@@ -47,7 +48,13 @@ class GeneTable:
     upper: Mapping[str, int]
 
     def find(self, name: str) -> tuple[int, str]:
-        """Row and route of a name, -1 and the reason if none: symbols win over identifiers, those over aliases."""
+        """Row and route of a name, -1 and the reason if none: symbols win over identifiers, those over aliases.
+
+        Examples
+        --------
+        >>> gene_table().find("H1F0")[1], gene_table().find("no gene")
+        ('alias', (-1, 'unknown'))
+        """
         identifier, number = _ENSEMBL.fullmatch(name), _ENTREZ.fullmatch(name)
         tables = (self.symbol, self.ensembl, self.entrez, self.alias, self.upper)
         keys = (name, identifier[1] if identifier else "", number[1] if number else "", name, name)
@@ -112,7 +119,13 @@ class Report:
         return sum(self.counts.get(status, 0) for status in UNMAPPED)
 
     def lines(self) -> list[str]:
-        """The report as text: the counts, then one line of examples per way."""
+        """The report as text: the counts, then one line of examples per way.
+
+        Examples
+        --------
+        >>> Report.of("genes", [("TP53", "exact", "TP53"), ("H1F0", "alias", "H1-0")]).lines()
+        ['genes: 1 exact, 1 alias', '  alias (1): H1F0 -> H1-0']
+        """
         counts = ", ".join(f"{n} {status}" for status, n in self.counts.items()) or "none"
         more = [f"  {status} ({self.counts[status]}): {', '.join(shown)}" for status, shown in self.examples.items()]
         return [f"{self.what}: {counts}", *more]
@@ -148,12 +161,7 @@ def harmonise(names: Sequence[str], to: str = "symbol") -> Harmonised:
     Parameters
     ----------
     names : symbols, old symbols, Ensembl identifiers (a version is dropped) or Entrez integers; may be mixed.
-    to : ``symbol``, ``ensembl`` or ``entrez``.
-
-    Raises
-    ------
-    ValueError
-        Unknown namespace.
+    to : ``symbol``, ``ensembl`` or ``entrez``; anything else is a ValueError.
 
     Examples
     --------
@@ -219,6 +227,7 @@ def parse_perturbation(
 
     A gene label is split only when every part is a control or a known gene (``X+ctrl`` is X, known or not); a compound
     label is a name and is never split. Nothing is dropped: a label that maps to no gene is its own entity and reported.
+    ``A_B`` is the form of Norman et al. (2019), Science 365, 786-793.
 
     Parameters
     ----------
@@ -227,12 +236,7 @@ def parse_perturbation(
     known_genes : measured genes as the dataset names them; they win over the packaged table.
     entity_type : ``gene``, ``compound`` or ``auto``: gene when more than half of the unique labels map to genes.
 
-    Raises
-    ------
-    UserError
-        A label is empty or missing.
-    ValueError
-        Unknown entity type.
+    `UserError`: a label is empty or missing. ValueError: unknown entity type.
 
     Examples
     --------

@@ -63,7 +63,13 @@ class Entry:
         return self.impl.partition(":")[0]
 
     def missing(self) -> list[str]:
-        """Required modules that cannot be imported here."""
+        """Required modules that cannot be imported here.
+
+        Examples
+        --------
+        >>> Entry("heads", "mine", "mine.heads:Mine", requires=("numpy", "no_such_module")).missing()
+        ['no_such_module']
+        """
         return [r for r in self.requires if not _importable(r)]
 
     def load(self) -> Any:
@@ -113,12 +119,12 @@ def _importable(module: str) -> bool:
 
 @functools.cache
 def load_object(impl: str) -> Any:
-    """Import ``package.module:object``.
+    """Import ``package.module:object``; `UserError` when the module or the object does not exist.
 
-    Raises
-    ------
-    UserError
-        The module or the object does not exist.
+    Examples
+    --------
+    >>> load_object("embbench.core:Fold").__name__
+    'Fold'
     """
     module, _, attribute = impl.partition(":")
     try:
@@ -160,13 +166,7 @@ class Registry:
         return [e for e in self._entries.values() if kind in (None, e.kind)]
 
     def get(self, kind: str, name: str) -> Entry:
-        """The entry of that name.
-
-        Raises
-        ------
-        UserError
-            Unknown name; near misses are listed.
-        """
+        """The entry of that name; an unknown one is a `UserError` that lists near misses."""
         if (kind, name) not in self._entries:
             raise UserError(unknown_name(kind, name, [e.name for e in self.entries(kind)]))
         return self._entries[kind, name]
@@ -174,10 +174,12 @@ class Registry:
     def parse(self, kind: str, text: str) -> Spec:
         """``name[:argument][:key=value...]`` -> spec, e.g. ``knn:k=20``, ``hvg:500``, ``permuted:go:draw=3``.
 
-        Raises
-        ------
-        UserError
-            Unknown name, an argument that the entry does not take or lacks, or a value that is no YAML.
+        `UserError`: unknown name, an argument that the entry does not take or lacks, or a value that is no YAML.
+
+        Examples
+        --------
+        >>> default().parse("features", "pca:50").overrides
+        {'dim': 50}
         """
         name, *parts = text.split(":")
         entry = self.get(kind, name)
@@ -206,7 +208,13 @@ def _value(kind: str, text: str, value: str) -> Any:
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
-    """The message for a name that does not exist, with near misses."""
+    """The message for a name that does not exist, with near misses.
+
+    Examples
+    --------
+    >>> unknown_name("heads", "rigde", ["ridge", "knn"])
+    "no head named 'rigde'; did you mean ridge? (embbench list heads)"
+    """
     known = sorted(known)
     near = difflib.get_close_matches(name, known, 3)
     hint = f"; did you mean {' or '.join(near)}?" if near else f"; known: {', '.join(known)}"

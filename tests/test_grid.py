@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -793,4 +792,4 @@ def test_the_screen_is_loaded_the_same_twice():
     one, two = (FullScreen().load() for _ in range(2))
     assert np.array_equal(one.effects, two.effects)
     assert np.array_equal(one.labels_tested, two.labels_tested)
-    assert partial(np.array_equal, one.truth)(two.truth)
+    assert np.array_equal(one.truth, two.truth)

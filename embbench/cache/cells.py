@@ -49,7 +49,7 @@ class H5Cells:
         return {"path": self.path, "_opened": None}
 
     def controls(self, context: int, half: str = "A") -> np.ndarray:
-        """Control cells of shape (m, g), float32, of a context code and half (``A``, ``B``, ``all``), in source order."""
+        """Control cells of shape (m, g), float32, of a context code and half, in source order."""
         if half not in HALVES:
             raise ValueError(f"cells: half must be one of {', '.join(HALVES)}, got {half!r}")
         _, index = self._file()
@@ -63,7 +63,7 @@ class H5Cells:
         return self._dense(index["order"][lo:hi])
 
     def columns(self) -> dict[str, np.ndarray]:
-        """Columns of shape (cells,): ``row`` (-1 control, -2 unused), ``context``, ``half`` (0 A, 1 B, 2 both), ``batch``."""
+        """Of shape (cells,): ``row`` (-1 control, -2 unused), ``context``, ``half`` (0 A, 1 B, 2 both), ``batch``."""
         _, index = self._file()
         return {k: index[k] for k in ("row", "context", "half", "batch")}
 
@@ -109,6 +109,13 @@ def open_cells(path: Path) -> h5py.File:
         Not such a file, incomplete, truncated or altered.
     UserError
         There is no such file.
+
+    Examples
+    --------
+    >>> open_cells(Path("absent.h5"))
+    Traceback (most recent call last):
+        ...
+    embbench.core.screen.UserError: absent.h5: the cells of this screen are gone; import it again
     """
     try:
         stat = path.stat()

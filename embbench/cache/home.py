@@ -11,10 +11,7 @@ from embbench.core import UserError
 def home(*parts: str) -> Path:
     """The folder of embeddings, imported data and weights, or a path below it; created on first write only.
 
-    Raises
-    ------
-    UserError
-        ``$EMBBENCH_HOME`` names a file.
+    `UserError`: ``$EMBBENCH_HOME`` names a file.
 
     Examples
     --------

@@ -65,11 +65,6 @@ def code_of(module: str) -> str:
     """Hash of a component's file and of its folder's ``_helper`` files, without docstrings and comments.
 
     Shared code (core, numerics, grid) is named by `REVISION` instead, so that an edit there is a decision.
-
-    Examples
-    --------
-    >>> code_of("embbench.genes") == code_of("embbench.registry")
-    False
     """
     spec = importlib.util.find_spec(module)
     if spec is None or not spec.origin:

@@ -75,12 +75,8 @@ def drift(item: Item) -> dict[str, tuple[str, str]]:
 
 
 def prune(name: str | None = None, older_than_days: float = 0.0) -> list[Item]:
-    """Remove cached embeddings (all, of one name, or older than some days), damaged and abandoned temporary files.
-
-    Returns
-    -------
-    list of Item
-        What was removed.
+    """Remove cached embeddings (all, of one name, or older than some days), damaged and abandoned temporary files;
+    returns the embeddings removed.
     """
     gone = []
     for item in items():

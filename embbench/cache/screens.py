@@ -118,24 +118,12 @@ def register(name: str, facts: dict[str, Any]) -> None:
 
 
 def screen_folder(key: str) -> Path:
-    """Folder of an imported screen: ``screen.h5`` and, where cells were kept, ``cells.h5``.
-
-    Examples
-    --------
-    >>> screen_folder("0123456789abcdef").name
-    '0123456789abcdef'
-    """
+    """Folder of an imported screen: ``screen.h5`` and, where cells were kept, ``cells.h5``."""
     return home("data", key)
 
 
 def load_imported(name: str) -> PerturbationDataset:
-    """The imported screen of that name, with its cells where they were kept.
-
-    Raises
-    ------
-    UserError
-        Unknown name, or files that are gone.
-    """
+    """The imported screen of that name, with its cells if kept; `UserError`: unknown name, or files that are gone."""
     from embbench.cache.cells import H5Cells
 
     facts = imported().get(name)
@@ -149,7 +137,7 @@ def load_imported(name: str) -> PerturbationDataset:
 
 
 def string_array(values: Any) -> np.ndarray:
-    """Object array of str, as the store returns it.
+    """Object array of str, shape (m,), as the store returns it.
 
     Examples
     --------

@@ -231,12 +231,7 @@ def check_seal(path: Path) -> None:
 
 
 def read_h5(path: Path, kind: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Read and verify one artefact.
-
-    Returns
-    -------
-    arrays, attributes
-        Strings come back as object arrays of str.
+    """Arrays (strings as object arrays of str) and attributes of one artefact, verified.
 
     Raises
     ------

@@ -59,7 +59,13 @@ def maker(entry: Entry) -> Make:
 
 
 def outcome(check: Check, make: Make) -> str:
-    """What a component breaks of one contract, "" where it holds; a crash counts as broken."""
+    """What a component breaks of one contract, "" where it holds; a crash counts as broken.
+
+    Examples
+    --------
+    >>> outcome(lambda make: make(), lambda: 1 / 0)
+    'ZeroDivisionError: division by zero'
+    """
     try:
         check(make)
     except ContractError as error:

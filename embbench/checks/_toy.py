@@ -41,12 +41,12 @@ class ToyCells:
     salt: int = 0
 
     def controls(self, context: int, half: str = "A") -> np.ndarray:
-        """Control cells (m, g) float32 of a context code and half."""
+        """Control cells of shape (m, g), float32, of a context code and half."""
         parts = [self._draw(self.control[context], self.n_control, 0, context, h) for h in (0, 1)]
         return {"A": parts[0], "B": parts[1], "all": np.concatenate(parts)}[half]
 
     def perturbed(self, row: int) -> np.ndarray:
-        """Perturbed cells (m, g) float32 of a row."""
+        """Perturbed cells of shape (m, g), float32, of a row."""
         return self._draw(self.shifted[row], self.n_perturbed, 1, row, 0)
 
     def _draw(self, mean: np.ndarray, cells: int, *address: int) -> np.ndarray:
@@ -67,7 +67,7 @@ def toy_screen(seed: int = 0, entity_type: str = "gene") -> PerturbationDataset:
 
     Returns
     -------
-    PerturbationDataset with effects (n, g), baselines (3, g), cells, labels and a ``split`` column.
+    PerturbationDataset with effects of shape (n, g), baselines (3, g), cells, labels and a ``split`` column.
 
     Examples
     --------
@@ -139,7 +139,7 @@ def _means(rows: list[tuple[tuple[str, ...], int, float]], rng: np.random.Genera
 
 
 def toy_vectors(names: list[str]) -> dict[str, np.ndarray]:
-    """A fixed vector (WIDTH,) float64 per name."""
+    """A fixed vector of shape (WIDTH,), float64, per name."""
     return {name: np.random.default_rng(list(name.encode())).normal(size=WIDTH) for name in dict.fromkeys(names)}
 
 
@@ -157,7 +157,13 @@ def toy_inputs(
 
     Returns
     -------
-    Inputs with X (n, WIDTH) float32 in two blocks.
+    Inputs with X of shape (n, WIDTH), float32, in two blocks.
+
+    Examples
+    --------
+    >>> inputs = toy_inputs(toy_screen(), np.array([0, 3]))
+    >>> inputs.X.shape, inputs.baseline.shape
+    ((2, 6), (3, 27))
     """
     rows = np.arange(len(screen)) if rows is None else np.asarray(rows)
     names = list(screen.entity_names)

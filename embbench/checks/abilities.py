@@ -50,7 +50,7 @@ def _dense(W: Any) -> np.ndarray:
 
 
 def head_gives_probabilities(make: Make) -> None:
-    """Label heads: ``predict_proba`` (n, g, 3) for -1, 0, 1, rows sum to 1."""
+    """Label heads: ``predict_proba`` has shape (n, g, 3) for -1, 0, 1, rows sum to 1."""
     head, problem = make(), toy_problem()
     if "labels" not in head.targets:
         return
@@ -62,7 +62,7 @@ def head_gives_probabilities(make: Make) -> None:
 
 
 def head_samples_match_its_prediction(make: Make) -> None:
-    """Population heads: ``sample`` (n, m, g) gives expression; its mean less the baseline is near ``predict``."""
+    """Population heads: ``sample``, shape (n, m, g), is expression; its mean less the baseline is near ``predict``."""
     head, problem, m = make(), toy_problem(), 400
     if "population" not in head.targets:
         return

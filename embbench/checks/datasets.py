@@ -57,7 +57,7 @@ def dataset_values_are_finite(make: Make) -> None:
 
 
 def dataset_cells_fit_the_screen(make: Make) -> None:
-    """Cells of the first row and of its context's control halves are finite (m, g); the halves share no cell set."""
+    """Cells of the first row and its context's control halves are finite, of shape (m, g); halves share no cells."""
     source = make()
     data = source.load()
     if data.cells is None:
@@ -79,7 +79,7 @@ def dataset_is_deterministic(make: Make) -> None:
 
 
 def graph_is_symmetric(make: Make) -> None:
-    """``load`` gives distinct names (m,) and a symmetric (m, m) sparse matrix of finite weights >= 0, no self-loop."""
+    """``load`` gives distinct names and a symmetric sparse matrix of shape (m, m), finite, >= 0, no self-loop."""
     source = make()
     names, edges = source.load()
     m = len(names)

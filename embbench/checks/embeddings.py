@@ -31,7 +31,13 @@ def train_view(extractor: Any, screen: PerturbationDataset) -> PerturbationDatas
 
 
 def train_rows(screen: PerturbationDataset) -> np.ndarray:
-    """Training rows (two of three) of the toy screen."""
+    """Training rows (two of three) of the toy screen.
+
+    Examples
+    --------
+    >>> train_rows(range(6)).tolist()
+    [0, 2, 3, 5]
+    """
     return np.flatnonzero(np.arange(len(screen)) % 3 != 1)
 
 
@@ -53,7 +59,14 @@ def vectors_of(table: Embedding) -> dict[Any, np.ndarray]:
 
 
 def same_table(a: Embedding, b: Embedding, tolerance: float = 0.0) -> bool:
-    """Same keys with equal vectors, whatever their order."""
+    """Same keys with equal vectors, whatever their order.
+
+    Examples
+    --------
+    >>> a, b = (Embedding(np.array(names), np.eye(2)) for names in (["A", "B"], ["B", "A"]))
+    >>> same_table(a, a), same_table(a, b)
+    (True, False)
+    """
     left, right = vectors_of(a), vectors_of(b)
     return left.keys() == right.keys() and all(_near(v, right[k], tolerance) for k, v in left.items())
 

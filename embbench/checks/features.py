@@ -8,7 +8,13 @@ from embbench.checks._contract import ContractError, Make, name_of, require
 
 
 def toy_features(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Training (30, 8) and query (12, 8) float32 rows with unequal scales and a column that training holds constant."""
+    """Training and query rows of shape (30, 8) and (12, 8), of unequal scales; training holds one column constant.
+
+    Examples
+    --------
+    >>> [rows.shape for rows in toy_features()]
+    [(30, 8), (12, 8)]
+    """
     rng = np.random.default_rng([13, seed])
     X = (rng.normal(size=(42, 8)) * [1, 2, 0.1, 30, 1, 1, 1, 1] + 3).astype(np.float32)
     X[:30, 6] = 2.0

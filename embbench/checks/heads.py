@@ -22,7 +22,7 @@ SCOPES, TARGETS = ("auto", "joint", "per_context"), ("effects", "labels", "popul
 
 
 def targets_of(head: Any, problem: Problem) -> tuple[np.ndarray, np.ndarray | None]:
-    """What a head is fitted to, (n, g) float32, and its observed mask: labels only for heads of nothing but labels."""
+    """What a head is fitted to, shape (n, g), and its observed mask: labels only for heads of nothing but labels."""
     if set(head.targets) == {"labels"}:
         return problem.labels.astype(np.float32), problem.tested
     return problem.Y, None
@@ -34,7 +34,13 @@ def fitted(head: Any, problem: Problem) -> Any:
 
 
 def close(a: np.ndarray, b: np.ndarray) -> bool:
-    """Equal shapes and values up to 1e-5 of the larger side's size (float32 predictions of unit scale)."""
+    """Equal shapes and values up to 1e-5 of the larger side's size (float32 predictions of unit scale).
+
+    Examples
+    --------
+    >>> close(np.array([1.0]), np.array([1.0 + 1e-7])), close(np.array([1.0]), np.array([[1.0]]))
+    (True, False)
+    """
     return a.shape == b.shape and bool(np.allclose(a, b, rtol=1e-5, atol=1e-5))
 
 
@@ -77,7 +83,7 @@ def head_candidates_are_valid_parameters(make: Make) -> None:
 
 
 def head_predicts_finite_float32(make: Make) -> None:
-    """``fit`` returns self; ``predict`` gives (n, g) finite float32."""
+    """``fit`` returns self; ``predict`` gives finite float32 of shape (n, g)."""
     problem, head = toy_problem(), make()
     require(fitted(head, problem) is head, f"{name_of(head)}.fit must return self")
     out = head.predict(problem.query)

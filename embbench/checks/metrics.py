@@ -20,7 +20,7 @@ def _truth(metric: Metric) -> Truth:
 
 
 def perfect(metric: Metric, truth: Truth) -> np.ndarray:
-    """The prediction that is the truth: effects (n, g), label probabilities (n, g, 3) or cells (n, m, g)."""
+    """The prediction that is the truth: effects of shape (n, g), label probabilities (n, g, 3) or cells (n, m, g)."""
     if metric.target == "labels":
         return np.eye(3, dtype=np.float32)[truth.labels.astype(int) + 1]
     if metric.target == "population":
@@ -39,7 +39,14 @@ def noisy(metric: Metric, truth: Truth, amount: float, seed: int) -> np.ndarray:
 
 
 def subset(truth: Truth, rows: np.ndarray) -> Truth:
-    """The truth of some rows."""
+    """The truth of some rows.
+
+    Examples
+    --------
+    >>> truth = toy_truth()
+    >>> subset(truth, np.array([4, 0])).entities == (truth.entities[4], truth.entities[0])
+    True
+    """
     cut = {}
     for field in fields(truth):
         value = getattr(truth, field.name)
@@ -73,7 +80,7 @@ def metric_declares_itself(make: Make) -> None:
 
 
 def metric_gives_one_value_per_row(make: Make) -> None:
-    """(n,) float64, most of them defined on ordinary data."""
+    """Values of shape (n,), float64, most of them defined on ordinary data."""
     metric = make()
     truth = _truth(metric)
     values = metric(noisy(metric, truth, 1.0, 0), truth)

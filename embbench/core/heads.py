@@ -134,11 +134,5 @@ class HeadDefaults:
 
     @classmethod
     def candidates(cls) -> list[dict[str, Any]]:
-        """Hyper-parameter settings that selection tries, cheapest to explain first.
-
-        Examples
-        --------
-        >>> HeadDefaults.candidates()
-        [{}]
-        """
+        """Hyper-parameter settings that selection tries, cheapest to explain first."""
         return [{}]

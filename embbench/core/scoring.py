@@ -60,7 +60,7 @@ class Truth:
         return size / np.sqrt(np.maximum(self.variance, np.finfo(np.float32).tiny))
 
     def mask(self, genes: str) -> np.ndarray:
-        """Scored entries, bool of shape (n, g): observed, and in the gene set ``all``, ``notarget`` or ``topK`` of the truth.
+        """Scored entries, bool of shape (n, g): observed, and in the gene set ``all``, ``notarget`` or ``topK``.
 
         Top-k sets leave the perturbed genes out and come from `de_statistic`; ties go to the smaller column.
 

@@ -92,10 +92,14 @@ class PerturbationDataset:
     cells : lazy single cells or None.
     meta : JSON-able facts (controls, matching, licence, default split, source, digest ...).
 
-    Raises
-    ------
-    ValueError
-        A shape, unit or value breaks the contract; the message names field, expectation and finding.
+    A shape, unit or value that breaks the contract is a ValueError that names field, expectation and finding.
+
+    Examples
+    --------
+    >>> effects, genes = np.ones((1, 2), np.float32), np.array(["MYC", "TP53"])
+    >>> data = PerturbationDataset("toy", effects, "delta", genes, entities=(("TP53",),), context=np.array(["K562"]))
+    >>> data.conditions, data.context_codes.tolist(), data.target_columns()[0].tolist()
+    (('TP53',), [0], [1])
     """
 
     name: str
@@ -153,7 +157,7 @@ class PerturbationDataset:
         return tuple(np.array([where[e] for e in row if e in where], dtype=np.int64) for row in self.entities)
 
     def rows(self, index: np.ndarray) -> PerturbationDataset:
-        """The same screen with some rows only (numbers, or a mask of shape (n,)); contexts and baselines stay whole."""
+        """The same screen with some rows only (numbers, shape (k,)); contexts and their baselines stay whole."""
         cut = {f: getattr(self, f)[index] for f in _ROW_FIELDS if getattr(self, f) is not None}
         cells = self.cells if self.cells is None else view_cells(self.cells, index)
         return replace(
@@ -165,7 +169,7 @@ class PerturbationDataset:
         )
 
     def with_genes(self, columns: np.ndarray) -> PerturbationDataset:
-        """The same screen with some gene columns only (numbers, or a mask of shape (g,))."""
+        """The same screen with some gene columns only (numbers, shape (k,))."""
         cut = {f: getattr(self, f)[:, columns] for f in _GENE_FIELDS if getattr(self, f) is not None}
         cells = self.cells
         if cells is not None:

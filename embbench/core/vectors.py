@@ -92,7 +92,7 @@ class Extractor(Protocol):
     names_matter: ClassVar[bool]
 
     def compute(self, names: Sequence[str] | None, train: PerturbationDataset | None) -> Embedding:
-        """Vectors of shape (m, d) for ``names`` (None: every name the source knows); ``train`` is a training view, None when static."""
+        """Vectors of shape (m, d) for ``names`` (None: all that the source knows); ``train`` is None when static."""
         ...
 
 

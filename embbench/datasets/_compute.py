@@ -40,12 +40,12 @@ class _Job:
 
     @property
     def batch(self) -> np.ndarray:
-        """(cells,) batches as the matching sees them."""
+        """Batches of shape (cells,) as the matching sees them."""
         return self.plan.matching_batch(self.options.matching)
 
     @property
     def half(self) -> np.ndarray:
-        """(cells,) halves as the effects see them."""
+        """Halves of shape (cells,) as the effects see them."""
         half = self.plan.half
         return np.where(half >= 0, BOTH, half).astype(np.int8) if self.options.controls == "shared" else half
 

@@ -20,8 +20,8 @@ class Effects:
     effects, truth, variance : shape (n, g), float32; variance is that of ``truth``.
     baseline, baseline_truth, baseline_variance : shape (c, g), float32.
     n_cells : shape (n,), int64 cells that entered; 0 where no batch has both kinds of cell.
-    residual : (n,) float64 linear-scale expression of the own target as a share of control, the largest share where
-        there are several targets; NaN where one is not measured or not expressed in controls.
+    residual : shape (n,), float64 linear-scale expression of the own target as a share of control, the largest share
+        where there are several targets; NaN where one is not measured or not expressed in controls.
     controls : shape (c, 2), int64 control cells of half A and B.
     """
 
@@ -37,7 +37,13 @@ class Effects:
 
     @classmethod
     def empty(cls, rows: int, contexts: int, genes: int) -> Effects:
-        """Zeros of the right shapes."""
+        """Zeros of the right shapes.
+
+        Examples
+        --------
+        >>> Effects.empty(rows=3, contexts=2, genes=5).baseline.shape
+        (2, 5)
+        """
         wide = [np.zeros((rows, genes), dtype=np.float32) for _ in range(3)]
         base = [np.zeros((contexts, genes), dtype=np.float32) for _ in range(3)]
         counts = np.zeros((contexts, 2), dtype=np.int64)

@@ -21,12 +21,14 @@ FORMATS = ".csv, .tsv or .txt (also .gz), .parquet or .h5ad"
 
 
 def kind(path: Path) -> str:
-    """``text``, ``parquet`` or ``h5ad``, from the file name; the file must exist.
+    """``text``, ``parquet`` or ``h5ad``, from the file name; `UserError` when absent, a folder or of another kind.
 
-    Raises
-    ------
-    UserError
-        The file is absent, a folder, or of another kind.
+    Examples
+    --------
+    >>> kind(Path("absent.csv"))  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+        ...
+    embbench.core.screen.UserError: table absent.csv: expected a file, found nothing; ...
     """
     if not path.is_file():
         found = "a folder" if path.is_dir() else "nothing"
@@ -78,12 +80,8 @@ def _read_text(path: Path, text: Sequence[str]) -> pd.DataFrame:
 
 
 def read_h5ad(path: Path, gene_key: str | None) -> tuple[pd.DataFrame, tuple[str, ...], np.ndarray]:
-    """Conditions, genes and the dense matrix (n, g) of an AnnData file (observations are conditions).
-
-    Raises
-    ------
-    UserError
-        The file is no AnnData file, has no matrix, or does not have ``gene_key`` among its gene columns.
+    """Conditions, genes and the dense matrix of shape (n, g) of an AnnData file (observations are conditions);
+    `UserError` when it is no such file, has no matrix, or no gene column ``gene_key``.
     """
     import anndata
     from scipy import sparse
@@ -104,7 +102,15 @@ def read_h5ad(path: Path, gene_key: str | None) -> tuple[pd.DataFrame, tuple[str
 
 
 def check_unique(path: Path, what: str, names: Iterable[str]) -> None:
-    """Raise `UserError` when a name is repeated."""
+    """Raise `UserError` when a name is repeated.
+
+    Examples
+    --------
+    >>> check_unique(Path("screen.csv"), "column", ["gene", "TP53", "TP53"])
+    Traceback (most recent call last):
+        ...
+    embbench.core.screen.UserError: table screen.csv: 1 column names are repeated, e.g. 'TP53'; make them unique
+    """
     repeated = [name for name, n in Counter(names).items() if n > 1]
     if repeated:
         shown = ", ".join(map(repr, repeated[:3]))
@@ -112,12 +118,15 @@ def check_unique(path: Path, what: str, names: Iterable[str]) -> None:
 
 
 def column(frame: pd.DataFrame, name: str, path: Path, option: str) -> pd.Series:
-    """A column by name.
+    """A column by name; `UserError` with near misses, or the columns, when there is none.
 
-    Raises
-    ------
-    UserError
-        There is none; near misses, or the columns, are listed.
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> column(pd.DataFrame({"Gene": ["TP53"]}), "gene", Path("screen.csv"), "gene_key")
+    Traceback (most recent call last):
+        ...
+    embbench.core.screen.UserError: table screen.csv: no column 'gene' for gene_key; did you mean Gene? columns: Gene
     """
     if name in frame.columns:
         return frame[name]
@@ -130,7 +139,7 @@ def column(frame: pd.DataFrame, name: str, path: Path, option: str) -> pd.Series
 
 
 def words(frame: pd.DataFrame, name: str, path: Path, option: str) -> np.ndarray:
-    """A column of names (n,) as text; empty ones raise `UserError`."""
+    """A column of names, shape (n,), as text; empty ones raise `UserError`."""
     series = column(frame, name, path, option)
     empty = series.isna().to_numpy() | (series.astype(str).str.strip() == "").to_numpy()
     if empty.any():
@@ -142,12 +151,14 @@ def words(frame: pd.DataFrame, name: str, path: Path, option: str) -> np.ndarray
 
 
 def numbers(frame: pd.DataFrame, names: Sequence[str], path: Path, *, gaps: bool = True) -> np.ndarray:
-    """Numeric columns (n, len(names)) float64, missing as NaN.
+    """Numeric columns of shape (n, len(names)), float64, missing as NaN; `UserError` that names column, row and value
+    when a cell holds text, an infinite number, or (with ``gaps=False``) nothing.
 
-    Raises
-    ------
-    UserError
-        A cell holds text, an infinite number, or (with ``gaps=False``) nothing; column, row and value are named.
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> numbers(pd.DataFrame({"TP53": ["1.5", None]}), ["TP53"], Path("screen.csv")).tolist()
+    [[1.5], [nan]]
     """
     import pandas as pd
 
@@ -162,7 +173,7 @@ def numbers(frame: pd.DataFrame, names: Sequence[str], path: Path, *, gaps: bool
 
 
 def finite(values: np.ndarray, names: Sequence[str], path: Path) -> None:
-    """Raise `UserError` when a value (n, g) is infinite or too large for float32."""
+    """Raise `UserError` when one of the values, shape (n, g), is infinite or too large for float32."""
     for i, name in enumerate(names):
         _refuse(path, name, np.abs(values[:, i]) > np.finfo(np.float32).max, values[:, i])
 

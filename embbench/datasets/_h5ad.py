@@ -38,18 +38,21 @@ class Column:
     values: np.ndarray | None = None
 
     def text(self) -> np.ndarray:
-        """(m,) object array of str, empty where missing."""
+        """Object array of str, shape (m,), empty where missing.
+
+        Examples
+        --------
+        >>> Column("batch", np.array([1, -1, 0]), ("a", "b")).text().tolist()
+        ['b', '', 'a']
+        """
         return np.array([*self.levels, ""], dtype=object)[self.codes]
 
 
 @contextlib.contextmanager
 def open_h5ad(path: Path) -> Iterator[h5py.File]:
-    """An `.h5ad` file opened for reading.
+    """An `.h5ad` file (Virshup et al. 2024, Journal of Open Source Software 9, 4371) opened for reading.
 
-    Raises
-    ------
-    UserError
-        No such file, a folder, not HDF5, truncated, not AnnData, or damage met while it is read.
+    `UserError`: no such file, a folder, not HDF5, truncated, not AnnData, or damage met while it is read.
     """
     if not path.exists():
         raise UserError(f"{path}: no such file; give the path of an .h5ad file")
@@ -89,7 +92,13 @@ def _first_line(error: BaseException) -> str:
 
 
 def near(name: str, known: Iterable[str]) -> str:
-    """``; did you mean X?`` or the list of what there is."""
+    """``; did you mean X?`` or the list of what there is.
+
+    Examples
+    --------
+    >>> near("batsh", ["batch", "cell_type"])
+    '; did you mean batch? (there are: batch, cell_type)'
+    """
     known = list(known)
     close = difflib.get_close_matches(name, known, 3, cutoff=0.5)
     hint = f"; did you mean {' or '.join(close)}?" if close else ""
@@ -98,7 +107,15 @@ def near(name: str, known: Iterable[str]) -> str:
 
 
 def column_names(file: h5py.File, axis: str) -> list[str]:
-    """Columns of ``obs`` or ``var``, the index left out."""
+    """Columns of ``obs`` or ``var``, the index left out.
+
+    Examples
+    --------
+    >>> file = h5py.File("a.h5ad", "w", driver="core", backing_store=False)
+    >>> file["obs/_index"], file["obs/batch"] = ["cell1"], [0]
+    >>> column_names(file, "obs"), length(file, "obs"), index_names(file, "obs").tolist()
+    (['batch'], 1, ['cell1'])
+    """
     index = _index_name(file, axis)
     return sorted(name for name in file[axis] if name not in (index, "__categories"))
 
@@ -109,7 +126,7 @@ def _index_name(file: h5py.File, axis: str) -> str:
 
 
 def index_names(file: h5py.File, axis: str) -> np.ndarray:
-    """Row names of ``obs`` or ``var`` as an object array of str."""
+    """Row names of ``obs`` or ``var`` as an object array of str, shape (m,)."""
     name = _index_name(file, axis)
     with reading(file.filename, f"{axis} index {name!r}"):
         item = file[axis][name]
@@ -124,16 +141,9 @@ def length(file: h5py.File, axis: str) -> int:
 
 
 def column(file: h5py.File, axis: str, name: str, option: str) -> Column:
-    """One column of ``obs`` or ``var``.
+    """One column of ``obs`` or ``var``, asked for by ``option``.
 
-    Parameters
-    ----------
-    option : the option that asked for it, named in errors.
-
-    Raises
-    ------
-    UserError
-        There is no such column (near misses and all columns are listed), or it is of a kind that cannot be used.
+    `UserError`: no such column (near misses and all columns are listed), or a kind that cannot be used.
     """
     known = column_names(file, axis)
     if name not in known:
@@ -220,6 +230,12 @@ def _file_digest(path: str, size: int, changed: int) -> str:
 
 
 def describe(values: Any) -> str:
-    """A few values for a message."""
+    """A few values for a message.
+
+    Examples
+    --------
+    >>> describe(range(7))
+    '0, 1, 2, 3, 4 ... (7 in all)'
+    """
     shown = [str(v) for v in list(values)[:5]]
     return ", ".join(shown) + (f" ... ({len(values)} in all)" if len(values) > 5 else "")

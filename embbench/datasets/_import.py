@@ -52,6 +52,13 @@ def import_h5ad(
     ------
     UserError
         Anything wrong with file, options or values; nothing is left behind.
+
+    Examples
+    --------
+    >>> import_h5ad("screen.h5ad", "my screen", "guide")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+        ...
+    embbench.core.screen.UserError: import: a dataset name has letters, digits, '.', '_' and '-' only, got ...
     """
     if not _NAME.fullmatch(name):
         raise UserError(
@@ -65,7 +72,13 @@ def import_h5ad(
 
 
 def read_options(perturbation_key: str, control: Any, options: dict[str, Any]) -> ImportOptions:
-    """Options from keywords; a keyword that does not exist is a `UserError` that lists those that do."""
+    """Options from keywords; a keyword that does not exist is a `UserError` that lists those that do.
+
+    Examples
+    --------
+    >>> read_options("guide", "NT", {"context_keys": "cell_line"}).context_keys
+    ('cell_line',)
+    """
     try:
         return ImportOptions(perturbation_key, control, **options)
     except TypeError as error:

@@ -20,17 +20,17 @@ SAMPLE, SAMPLES = 1 << 15, 16  # stored values per place, and places, that the s
 
 
 class Matrix(Protocol):
-    """Cells x genes, read by rows."""
+    """Cells x genes of ``shape`` (m, g), read by rows."""
 
     shape: tuple[int, int]
     label: str
 
     def chunks(self, wanted: np.ndarray | None = None) -> Iterator[tuple[int, sparse.csr_matrix]]:
-        """First row and values of each chunk, in order; chunks without a ``wanted`` row (m,) bool are skipped."""
+        """First row and values of each chunk, in order; chunks without a row of ``wanted``, shape (m,), are skipped."""
         ...
 
     def sample(self) -> np.ndarray:
-        """Some stored values from all over the matrix."""
+        """Some stored values from all over the matrix, shape (k,)."""
         ...
 
 
@@ -89,7 +89,7 @@ def _matrix(path: str, label: str, item: h5py.Group | h5py.Dataset, chunk_values
 
 @dataclass(frozen=True)
 class Dense:
-    """A two-dimensional dataset."""
+    """A dense dataset of shape (m, g)."""
 
     label: str
     shape: tuple[int, int]
@@ -97,7 +97,7 @@ class Dense:
     chunk_values: int
 
     def chunks(self, wanted: np.ndarray | None = None) -> Iterator[tuple[int, sparse.csr_matrix]]:
-        """Row chunks; see `Matrix`."""
+        """Row chunks of shape (rows, g); see `Matrix`."""
         step = max(1, min(CHUNK_ROWS, self.chunk_values // self.shape[1]))
         for start in range(0, self.shape[0], step):
             stop = min(start + step, self.shape[0])
@@ -108,7 +108,7 @@ class Dense:
             yield start, sparse.csr_matrix(block)
 
     def sample(self) -> np.ndarray:
-        """Some values from all over the matrix."""
+        """Some values from all over the matrix, shape (k,)."""
         rows = max(1, SAMPLE // self.shape[1])
         with reading(self.values.file.filename, self.label):
             return np.concatenate([native(self.values[i : i + rows]).ravel() for i in _starts(self.shape[0], rows)])
@@ -127,7 +127,7 @@ class Csr:
     chunk_values: int
 
     def chunks(self, wanted: np.ndarray | None = None) -> Iterator[tuple[int, sparse.csr_matrix]]:
-        """Row chunks; see `Matrix`."""
+        """Row chunks of shape (rows, g); see `Matrix`."""
         for start, stop in row_blocks(self.indptr, self.chunk_values):
             if wanted is not None and not wanted[start:stop].any():
                 continue
@@ -142,7 +142,7 @@ class Csr:
             yield start, block
 
     def sample(self) -> np.ndarray:
-        """Some stored values from all over the matrix."""
+        """Some stored values from all over the matrix, shape (k,)."""
         return _stored_sample(self.data, self.path, self.label)
 
 
@@ -193,7 +193,7 @@ class Csc:
     _blocks: list[tuple[int, int]] | None = None
 
     def chunks(self, wanted: np.ndarray | None = None) -> Iterator[tuple[int, sparse.csr_matrix]]:
-        """Row chunks; see `Matrix`. Needs ``scratch``, a folder with room for 16 bytes per stored value."""
+        """Row chunks of shape (rows, g); needs ``scratch``, a folder with room for 16 bytes per stored value."""
         if self.scratch is None:
             raise RuntimeError(
                 f"{self.label}: a column-compressed matrix needs a scratch folder before it is read by rows"
@@ -209,7 +209,7 @@ class Csc:
             yield start, sparse.coo_matrix((triples["value"], place), (stop - start, self.shape[1])).tocsr()
 
     def sample(self) -> np.ndarray:
-        """Some stored values from all over the matrix."""
+        """Some stored values from all over the matrix, shape (k,)."""
         return _stored_sample(self.data, self.path, self.label)
 
     def _record(self) -> np.dtype:

@@ -25,7 +25,15 @@ class ImportReport:
     names: dict[str, list[str]] = field(default_factory=dict)
 
     def add(self, key: str, number: int, text: str, names: list[str] | None = None) -> None:
-        """Record a count; it becomes a line when it is not zero."""
+        """Record a count; it becomes a line when it is not zero.
+
+        Examples
+        --------
+        >>> report = ImportReport()
+        >>> report.add("rows_dropped", 2, "conditions below the minimum", ["A", "B"])
+        >>> report.lines
+        ['conditions below the minimum: 2 (A, B)']
+        """
         self.counts[key] = self.counts.get(key, 0) + int(number)
         if names:
             self.names[key] = [*self.names.get(key, []), *names]
@@ -38,13 +46,7 @@ class ImportReport:
 
 
 def selected(file: h5py.File, options: ImportOptions, cells: int, report: ImportReport) -> np.ndarray:
-    """(cells,) bool: cells whose columns have one of the selected values.
-
-    Raises
-    ------
-    UserError
-        A column or a value that does not exist.
-    """
+    """Bool of shape (cells,): cells whose columns have one of the selected values; `UserError` for an unknown one."""
     keep = np.ones(cells, dtype=bool)
     for name, wanted in options.select.items():
         found = column(file, "obs", name, "--select")
@@ -60,13 +62,19 @@ def selected(file: h5py.File, options: ImportOptions, cells: int, report: Import
 
 
 def present(codes: np.ndarray, keep: np.ndarray, what: str, report: ImportReport) -> np.ndarray:
-    """(cells,) bool: where a column has a value; those missing among ``keep`` are counted."""
+    """Bool of shape (cells,): where a column has a value; those missing among ``keep`` are counted.
+
+    Examples
+    --------
+    >>> present(np.array([0, -1, 2]), np.ones(3, bool), "dose", ImportReport()).tolist()
+    [True, False, True]
+    """
     report.add(f"cells_without_{what}", int((keep & (codes < 0)).sum()), f"cells without a {what}, dropped")
     return codes >= 0
 
 
 def joined(file: h5py.File, keys: tuple[str, ...], option: str) -> tuple[tuple[str, ...], np.ndarray]:
-    """Names and codes (cells,) int32 of one or several columns joined by ``|``; -1 where one is missing.
+    """Names, and codes of shape (cells,), int32, of columns joined by ``|``; -1 where one is missing.
 
     Without keys, codes are 0 for every cell (an array of length 1 that broadcasts).
     """
@@ -94,13 +102,7 @@ def _unravel(code: int, columns: list[Column]) -> list[str]:
 
 
 def doses(file: h5py.File, options: ImportOptions, cells: int) -> np.ndarray:
-    """(cells,) float64 doses; NaN where missing or when there is no dose column.
-
-    Raises
-    ------
-    UserError
-        The column holds text.
-    """
+    """Doses of shape (cells,), float64; NaN where missing or without a dose column; `UserError` when it holds text."""
     if options.dose_key is None:
         return np.full(cells, np.nan)
     return _numbers(file, options.dose_key, "--dose-key")
@@ -122,7 +124,7 @@ def _numbers(file: h5py.File, name: str, option: str) -> np.ndarray:
 
 
 def depths(file: h5py.File, options: ImportOptions, used: np.ndarray) -> np.ndarray | None:
-    """(cells,) total counts of the size-factor column, or None without one.
+    """Total counts of shape (cells,) from the size-factor column, or None without one.
 
     Raises
     ------
@@ -142,7 +144,7 @@ def depths(file: h5py.File, options: ImportOptions, used: np.ndarray) -> np.ndar
 
 
 def covariate(file: h5py.File, name: str, row: np.ndarray, labels: list[str]) -> np.ndarray:
-    """Values (n,) of a column that is constant within each condition; text, or float64 for numbers.
+    """Values of shape (n,) of a column that is constant within each condition; text, or float64 for numbers.
 
     Parameters
     ----------

@@ -45,10 +45,14 @@ class ImportOptions:
     etest : compute an E-test p value per condition.
     seed : of the control halves and the E-test.
 
-    Raises
-    ------
-    UserError
-        A value is not one of those allowed.
+    Examples
+    --------
+    >>> ImportOptions("guide", "NT", context_keys="cell_line", scale="counts").control
+    ('NT',)
+    >>> ImportOptions("guide", matching="pairs")
+    Traceback (most recent call last):
+        ...
+    embbench.core.screen.UserError: import: matching must be one of batch, equal-batch, pooled, got 'pairs'
     """
 
     perturbation_key: str
@@ -96,7 +100,13 @@ class ImportOptions:
             )
 
     def facts(self) -> dict[str, Any]:
-        """JSON-able values, for the import key."""
+        """JSON-able values, for the import key.
+
+        Examples
+        --------
+        >>> ImportOptions("guide", "NT").facts()["control"]
+        ['NT']
+        """
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
 

@@ -44,13 +44,20 @@ class Plan:
     entity_type: str
 
     def labels(self) -> list[str]:
-        """Condition and context of every row, for messages."""
+        """Condition and context of every row, for messages.
+
+        Examples
+        --------
+        >>> cells, condition = np.zeros(3, np.int32), (("MYC", "TP53"),)
+        >>> Plan(("K562",), ("all",), condition, np.array([np.nan]), np.array([0]), *[cells] * 4, "gene").labels()
+        ['MYC+TP53 in K562']
+        """
         doses = ["" if np.isnan(d) else f"@{d:g}" for d in self.dose]
         names = ["+".join(e) for e in self.entities]
         return [f"{n}{d} in {self.contexts[c]}" for n, d, c in zip(names, doses, self.row_context, strict=True)]
 
     def matching_batch(self, matching: str) -> np.ndarray:
-        """(cells,) int32 batches as the matching sees them: one for all when pooled."""
+        """Batches of shape (cells,), int32, as the matching sees them: one for all when pooled."""
         return np.zeros_like(self.batch) if matching == "pooled" else self.batch
 
 

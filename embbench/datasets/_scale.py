@@ -62,7 +62,8 @@ def detect_scale(matrix: Matrix, scale: str, path: str) -> str:
 
 @dataclass
 class Normaliser:
-    """Chunks as they are stored -> log1p cells, with every value checked.
+    """Chunks as they are stored -> log1p cells of shape (m, g), scaled as in Wolf et al. (2018), Genome Biology 19, 15,
+    with every value checked.
 
     Parameters
     ----------
@@ -72,6 +73,12 @@ class Normaliser:
     depth : shape (m,); total counts of the file's cells, or None: the sum over the panel.
     genes : shape (g,); names for errors.
     sums : first cell of a chunk -> linear-scale sums of its cells, for the report, when the input is log-normalised.
+
+    Examples
+    --------
+    >>> normalise = Normaliser("f.h5ad", "X", "counts", told=True, depth=None, genes=np.array(["A", "B"]))
+    >>> normalise(0, sparse.csr_matrix([[1.0, 3.0]]))[0].toarray().astype(float).round(2).tolist()
+    [[7.82, 8.92]]
     """
 
     path: str
@@ -83,7 +90,7 @@ class Normaliser:
     sums: dict[int, np.ndarray] = field(default_factory=dict)
 
     def __call__(self, start: int, block: sparse.csr_matrix) -> tuple[sparse.csr_matrix, np.ndarray]:
-        """Normalised cells (m, g) float32 and the mask (m,) of cells that have counts.
+        """Normalised cells of shape (m, g), float32, and the mask of shape (m,) of cells that have counts.
 
         Raises
         ------

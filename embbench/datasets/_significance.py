@@ -23,7 +23,8 @@ class Significance:
     """Collects cells for the axes in the first pass, projects the cells to be tested in a second one.
 
     Axes come from half A, the control cells of the test from half B, so that perturbed and control cells are
-    exchangeable under the null. The cells are a seeded choice, made from ``obs`` alone.
+    exchangeable under the null. The cells are a seeded choice, made from ``obs`` alone. The E-test is that of
+    Peidli et al. (2024), Nature Methods 21, 531-540.
 
     Parameters
     ----------
@@ -55,14 +56,14 @@ class Significance:
         return out
 
     def collect(self, start: int, cells: sparse.csr_matrix, alive: np.ndarray) -> None:
-        """Keep the cells of a chunk that axes are fitted on."""
+        """Keep those of a chunk's cells, shape (m, g), that axes are fitted on."""
         chosen = np.flatnonzero(self.fit[start : start + len(alive)] & alive)
         if len(chosen):
             self._parts.append(cells[chosen])
             self._contexts.append(self.plan.context[start + chosen])
 
     def p_values(self, matrix: Matrix, normalise: Normaliser, batch: np.ndarray, progress: Progress) -> np.ndarray:
-        """(n,) float64 p values; NaN where a context has fewer than two cells for its axes, or a batch no pair."""
+        """P values, shape (n,); NaN where a context has fewer than two cells for its axes, or a batch no pair."""
         axes = self._axes()
         self._parts.clear()
         scores, cell = self._scores(matrix, normalise, axes, progress)

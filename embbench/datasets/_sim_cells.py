@@ -35,31 +35,25 @@ class SimCells:
     contexts: tuple[str, ...]
 
     def controls(self, context: int, half: str = "A") -> np.ndarray:
-        """Control cells ``(m, g)`` float32, log1p of counts scaled to 1e4, of one half or ``all``, batch by batch.
-
-        Raises
-        ------
-        UserError
-            Unknown half.
-        """
+        """Control cells, shape (m, g), float32, log1p of counts scaled to 1e4, of a half or ``all``, batch by batch."""
         if half not in (*HALVES, "all"):
             raise UserError(f"simulator: half must be A, B or all, found {half!r}")
         chosen = HALVES if half == "all" else (half,)
         return np.concatenate([normalise(*self.control_counts(context, h)[:2]) for h in chosen])
 
     def perturbed(self, row: int) -> np.ndarray:
-        """Perturbed cells ``(m, g)`` float32, log1p of counts scaled to 1e4, of one dataset row, batch by batch."""
+        """Perturbed cells of shape (m, g), float32, log1p of counts scaled to 1e4, of one row, batch by batch."""
         return normalise(*self.perturbed_counts(row)[:2])
 
     def control_counts(self, context: int, half: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Counts ``(m, g)`` int32, total counts ``(m,)`` and batch numbers ``(m,)`` of one half's control cells."""
+        """Counts of shape (m, g), int32, total counts and batch numbers (m,) of one half's control cells."""
         rng = np.random.default_rng([self.settings.seed, 20, context, HALVES.index(half)])
         batch = np.repeat(np.arange(self.settings.n_batches), self.settings.controls_per_half)
         counts, total = self._draw(self.design.log_share[context][batch], self.design.log_depth[context][batch], rng)
         return counts, total, batch
 
     def perturbed_counts(self, row: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Counts ``(m, g)`` int32, total counts ``(m,)`` and batch numbers ``(m,)`` of one row's perturbed cells."""
+        """Counts of shape (m, g), int32, total counts and batch numbers (m,) of one row's perturbed cells."""
         context, number = divmod(row, len(self.design.entities))
         rng = np.random.default_rng([self.settings.seed, 21, row])
         batch = np.repeat(np.arange(self.settings.n_batches), self.design.n_cells[number, context])
@@ -119,7 +113,7 @@ class SimCells:
 
 
 def normalise(counts: np.ndarray, total: np.ndarray) -> np.ndarray:
-    """``log1p(1e4 * counts / total)`` of counts (m, g) and depths (m,), float32.
+    """``log1p(1e4 * counts / total)`` of counts of shape (m, g) and depths (m,), float32.
 
     Examples
     --------

@@ -51,7 +51,7 @@ class Design:
     n_cells: np.ndarray
 
     def log_fold_change(self, context: int, perturbations: np.ndarray) -> np.ndarray:
-        """Log fold changes ``(len(perturbations), g)`` float32 of the expected share of each gene."""
+        """Log fold changes of shape (len(perturbations), g), float32, of the expected share of each gene."""
         part = self.coefficients[perturbations] @ self.directions[context] + self.particular[perturbations].toarray()
         out = np.clip(part * self.strength[perturbations, context][:, None], -LARGEST, LARGEST).astype(np.float32)
         own = sparse.coo_matrix(self.knockdown[perturbations])
@@ -101,11 +101,17 @@ def make_design(s: Settings) -> Design:
 def mixed_field(
     overlap: sparse.csr_matrix, nodes: np.ndarray, width: int, rho: float, rng: np.random.Generator
 ) -> np.ndarray:
-    """``sqrt(rho) z_network + sqrt(1 - rho) z_hidden``, ``(len(nodes), width)``.
+    """``sqrt(rho) z_network + sqrt(1 - rho) z_hidden`` of shape (len(nodes), width).
 
     Both are smooth fields of unit variance on the protein network among ``nodes``; the second has its rows permuted at
     random, that is, it lives on a network of the same shape whose nodes bear each other's names. Hence ``rho`` is the
     expected share of the variance that the packaged network carries, and at ``rho = 0`` names are exchangeable.
+
+    Examples
+    --------
+    >>> ring = sparse.csr_matrix(np.roll(np.eye(5), 1, axis=1) + np.roll(np.eye(5), -1, axis=1))
+    >>> mixed_field(ring, np.arange(5), width=3, rho=0.7, rng=np.random.default_rng(0)).shape
+    (5, 3)
     """
     seen, hidden = (smooth_field(overlap, nodes, width, rng) for _ in range(2))
     return np.sqrt(rho) * seen + np.sqrt(1.0 - rho) * hidden[rng.permutation(len(nodes))]

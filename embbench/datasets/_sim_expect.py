@@ -16,7 +16,7 @@ BLOCK = 128
 
 @dataclass(frozen=True)
 class Expected:
-    """One condition: batch weights (b,), the effect's expectation and its perturbed part's variance, (g,) float32."""
+    """One condition: batch weights (b,), the effect's expectation and its perturbed part's variance, of shape (g,)."""
 
     perturbation: int
     weights: np.ndarray
@@ -31,7 +31,7 @@ def moments_for(s: Settings, design: Design) -> DepthMoments:
 
 
 def control_moments(design: Design, moments: DepthMoments, context: int) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and variance ``(b, g)`` float32 of one control cell's log expression in each batch."""
+    """Mean and variance, shape (b, g), float32, of one control cell's log expression in each batch."""
     tables = [t.astype(np.float32) for t in moments.tables(design.log_depth[context])]
     where = [Position.of(row) for row in design.log_share[context]]
     mean, variance = (np.stack([p.read(t) for p, t in zip(where, table, strict=True)]) for table in tables)
@@ -39,7 +39,7 @@ def control_moments(design: Design, moments: DepthMoments, context: int) -> tupl
 
 
 def batch_weights(n_perturbed: np.ndarray, n_control: int) -> np.ndarray:
-    """Matching weights ``n_p n_c / (n_p + n_c)``, normalised over batches, (b,) float64.
+    """Matching weights ``n_p n_c / (n_p + n_c)``, normalised over batches, shape (b,), float64.
 
     Examples
     --------

@@ -16,7 +16,7 @@ MODULE_SIZE = 12
 
 @functools.lru_cache(maxsize=2)
 def overlap_network(path: Path | None = None) -> tuple[tuple[str, ...], sparse.csr_matrix]:
-    """Gene names and the symmetric topological overlap of their edges, ``(m, m)`` float64.
+    """Gene names and the symmetric topological overlap of their edges, shape (m, m), float64.
 
     The weight of an edge is the number of shared neighbours over the number of neighbours of either end, so that an
     edge inside a complex counts and a stray one does not.
@@ -32,8 +32,8 @@ def overlap_network(path: Path | None = None) -> tuple[tuple[str, ...], sparse.c
 
     Notes
     -----
-    Ravasz, Somera, Mongru, Oltvai and Barabasi (2002), Science 297, "topological overlap", here over the union of the
-    neighbourhoods (Jaccard index).
+    Ravasz et al. (2002), Science 297, 1551-1555, "topological overlap", here over the union of the neighbourhoods
+    (Jaccard index).
     """
     names, adjacency = read_edges(path or graph_file("ppi"))
     upper = sparse.coo_matrix(sparse.triu(adjacency, 1))
@@ -64,15 +64,17 @@ def _overlap(ends: np.ndarray, n_nodes: int) -> sparse.csr_matrix:
 
 
 def dense_modules(overlap: sparse.csr_matrix, n_genes: int, rng: np.random.Generator) -> np.ndarray:
-    """Nodes ``(n_genes,)`` of modules grown from random seeds among the nodes of largest summed overlap.
+    """Nodes, shape (n_genes,), of modules grown from random seeds among the nodes of largest summed overlap.
 
     A module takes up the node with the largest summed overlap to its members until it has `MODULE_SIZE` nodes or no
     free neighbour.
 
-    Raises
-    ------
-    UserError
-        The network has fewer nodes with overlap than asked for.
+    `UserError`: the network has fewer nodes with overlap than asked for.
+
+    Examples
+    --------
+    >>> dense_modules(sparse.csr_matrix(np.ones((3, 3))), 2, np.random.default_rng(0)).shape
+    (2,)
     """
     strength = np.asarray(overlap.sum(axis=1)).ravel()
     usable = int((strength > 0).sum())
@@ -114,14 +116,21 @@ def _grow(overlap: sparse.csr_matrix, node: int, taken: np.ndarray, size: int) -
 
 
 def smooth_field(overlap: sparse.csr_matrix, nodes: np.ndarray, width: int, rng: np.random.Generator) -> np.ndarray:
-    """A random smooth signal ``(len(nodes), width)``, each row of norm ``sqrt(width)``.
+    """A random smooth signal of shape (len(nodes), width), each row of norm ``sqrt(width)``.
 
     White noise is diffused over the network among ``nodes`` by 30 steps of a random walk with restart probability 0.03,
     centred, and scaled to the sphere, so that hubs and leaves differ in direction only.
 
     Notes
     -----
-    The diffusion is the power iteration of Kohler, Bauer, Horn and Robinson (2008), Am J Hum Genet 82, equation 1.
+    The diffusion is the power iteration of Köhler et al. (2008), Am J Hum Genet 82, 949-958, equation 1.
+
+    Examples
+    --------
+    >>> ring = sparse.csr_matrix(np.roll(np.eye(5), 1, axis=1) + np.roll(np.eye(5), -1, axis=1))
+    >>> field = smooth_field(ring, np.arange(5), width=3, rng=np.random.default_rng(0))
+    >>> field.shape, (field**2).sum(axis=1).round(6).tolist()
+    ((5, 3), [3.0, 3.0, 3.0, 3.0, 3.0])
     """
     walk = sparse.csr_matrix(overlap[nodes][:, nodes]) + 1e-9 * sparse.identity(len(nodes), format="csr")
     walk = sparse.diags(1.0 / np.asarray(walk.sum(axis=1)).ravel()) @ walk

@@ -39,6 +39,13 @@ class Settings:
     dispersion : of the negative binomial counts.
     batch_effect : standard deviation of the log expression between batches, per gene.
     name : of the dataset.
+
+    Examples
+    --------
+    >>> Settings(rho=2.0)
+    Traceback (most recent call last):
+        ...
+    ValueError: Simulator: rho must be between 0 and 1, got 2.0
     """
 
     n_perturbations: int = 200
@@ -108,5 +115,11 @@ class Settings:
 
     @property
     def controls_per_half(self) -> int:
-        """Control cells of one half in one batch of one context."""
+        """Control cells of one half in one batch of one context.
+
+        Examples
+        --------
+        >>> Settings(controls_per_context=1000, n_batches=2).controls_per_half
+        250
+        """
         return self.controls_per_context // (2 * self.n_batches)

@@ -28,7 +28,7 @@ class Block:
     ----------
     rows, contexts : codes.
     group : shape (cells,), int32 number of each cell's group, -1 for cells of no group here.
-    row_of, context_of, batch_of, half_of : (groups,) what each group is; row -1 for controls, half -1 for others.
+    row_of, context_of, batch_of, half_of : shape (groups,); row is -1 for controls, half -1 for others.
     """
 
     rows: np.ndarray
@@ -42,7 +42,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Sums:
-    """Moments of the groups of a block, and linear-scale means of the target genes ``columns``."""
+    """Moments, shape (groups, g), of a block, and linear-scale means of the target genes ``columns``."""
 
     block: Block
     moments: GroupMoments

@@ -36,12 +36,20 @@ class Wide:
     labels: np.ndarray | None = None
 
     def take(self, rows: np.ndarray) -> Wide:
-        """Some rows, by number."""
+        """Some rows, by numbers of shape (k,)."""
         labels = None if self.labels is None else self.labels[rows]
         return Wide(self.keys.iloc[rows].reset_index(drop=True), self.genes, self.values[rows], labels)
 
     def genes_where(self, keep: np.ndarray) -> Wide:
-        """Some genes, by mask (g,)."""
+        """Some genes, by mask of shape (g,).
+
+        Examples
+        --------
+        >>> import pandas as pd
+        >>> wide = Wide(pd.DataFrame({"context": ["x"]}), ("A", "B"), np.array([[1.0, 2.0]]), None)
+        >>> wide.genes_where(np.array([False, True])).genes
+        ('B',)
+        """
         genes = tuple(gene for gene, kept in zip(self.genes, keep.tolist(), strict=True) if kept)
         return Wide(self.keys, genes, self.values[:, keep], None if self.labels is None else self.labels[:, keep])
 
@@ -66,10 +74,7 @@ class Entries:
     def pivot(self, path: Path, keep: Sequence[str], *, average: bool, absent_label: int) -> Wide:
         """Conditions by genes, both in the order of the file; unlisted entries get ``absent_label``.
 
-        Raises
-        ------
-        UserError
-            A (perturbation, context, dose, gene) is listed twice and ``average`` is False, or a kept column varies.
+        `UserError`: an entry is listed twice and ``average`` is False, or a kept column varies.
         """
         import pandas as pd
 
@@ -98,10 +103,14 @@ class Entries:
 def merge(path: Path, wide: Wide, keep: Sequence[str], *, average: bool) -> Wide:
     """One row per (entities, context, dose); values are averaged, cells added up, labels kept where they agree.
 
-    Raises
-    ------
-    UserError
-        A condition is repeated and ``average`` is False, or a kept column varies within one.
+    `UserError`: a condition is repeated and ``average`` is False, or a kept column varies within one.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> keys = pd.DataFrame({"perturbation": ["TP53", "TP53"], "entities": [("TP53",)] * 2, "context": ["x", "x"]})
+    >>> merge(Path("t.csv"), Wide(keys, ("A",), np.array([[1.0], [3.0]]), None), (), average=True).values.tolist()
+    [[2.0]]
     """
     keys = wide.keys
     row, first = _groups(keys, "perturbation")

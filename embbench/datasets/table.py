@@ -110,7 +110,7 @@ class ConditionTable:
         Returns
         -------
         PerturbationDataset
-            ``effects`` (n, g) float32 with NaN where ``observed`` is False; genes as approved symbols where they map.
+            ``effects`` of shape (n, g), NaN where ``observed`` is False; genes as approved symbols where they map.
 
         Raises
         ------

@@ -28,6 +28,12 @@ class ControlExtractor(ExtractorDefaults):
     dim : largest width.
     max_cells : cells used per context; a seeded subset when there are more.
     seed : seed of that subset.
+
+    Examples
+    --------
+    >>> ControlExtractor(max_cells=1)
+    Traceback (most recent call last):
+    ValueError: ControlExtractor: max_cells must be >= 2, got 1
     """
 
     reads: ClassVar[frozenset[str]] = frozenset({"controls"})
@@ -43,11 +49,11 @@ class ControlExtractor(ExtractorDefaults):
         self.joins_contexts = mode == "pooled"
 
     def vectors(self, covariance: np.ndarray) -> np.ndarray:
-        """Vectors (m, k) with k <= dim of genes with covariance (m, m), all of positive variance."""
+        """Vectors of shape (m, k), k <= dim, of genes with a covariance of shape (m, m) and positive variances."""
         raise NotImplementedError(f"{type(self).__name__} must implement vectors")
 
     def compute(self, names: Sequence[str] | None, train: PerturbationDataset | None) -> Embedding:
-        """Vectors of the asked genes that are measured and vary (None: all such genes), float32.
+        """Vectors of shape (m, k), float32, of the asked genes that are measured and vary (None: all such genes).
 
         Raises
         ------
@@ -90,7 +96,7 @@ class ControlExtractor(ExtractorDefaults):
 
 
 def control_covariance(train: PerturbationDataset, codes: list[int], max_cells: int, seed: int) -> np.ndarray | None:
-    """Covariance (g, g) float64 of half-A control cells within contexts, each context centred by its own mean.
+    """Covariance of shape (g, g), float64, of half-A control cells within contexts, each centred by its own mean.
 
     Cells are read one context at a time and multiplied in chunks; None when no context has two cells.
 

@@ -21,6 +21,11 @@ class GraphParameters(ExtractorDefaults):
     graph : ``ppi`` (packaged) or an edge table, e.g. STRING with ``gene1, gene2, combined_score``.
     dim : largest width.
     source, target, weight, threshold : see `embbench.numerics.edges.read_edges`.
+
+    Examples
+    --------
+    >>> GraphParameters(dim=50).files()[0].name
+    'ppi.tsv.gz'
     """
 
     def __init__(
@@ -40,7 +45,7 @@ class GraphParameters(ExtractorDefaults):
         return (graph_file(self.graph),)
 
     def component(self) -> tuple[np.ndarray, sparse.csr_matrix, int]:
-        """Names (m,) and adjacency (m, m) of the largest connected component, and how many nodes lie outside it.
+        """Names and adjacency of shape (m, m) of the largest connected component, and how many nodes lie outside it.
 
         Of components of equal size the one with the alphabetically first name counts.
 

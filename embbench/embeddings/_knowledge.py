@@ -45,7 +45,7 @@ def read_gmt(path: Path) -> Incidence:
 
     Returns
     -------
-    genes (m,) sorted, sets (s,) in file order, binary incidence (m, s) float64 CSR.
+    genes sorted, sets in file order, binary incidence of shape (genes, sets), float64 CSR.
 
     Raises
     ------
@@ -99,10 +99,14 @@ def go_incidence(
     keep, drop : evidence codes to use (None: all) and to leave out.
     folder : where ``go_annotations.tsv.gz``, ``go_parents.tsv.gz`` and ``go_terms.tsv.gz`` lie.
 
+    References
+    ----------
+    Gene Ontology Consortium (2000), Nature Genetics 25:25-29 (the true path rule).
+
     Returns
     -------
-    genes (m,) sorted, terms (t,) sorted, binary incidence (m, t) float64 CSR; genes without annotation are absent.
-    The result is kept for the next call: leave it as it is.
+    genes sorted, terms sorted, binary incidence of shape (genes, terms), float64 CSR; genes without annotation are
+    absent. The result is kept for the next call: leave it as it is.
 
     Raises
     ------
@@ -130,7 +134,7 @@ def go_incidence(
 
 
 def ancestors(parents: sparse.csr_matrix) -> sparse.csr_matrix:
-    """Reflexive transitive closure (t, t) of a DAG's child-parent matrix, by repeated Boolean squaring.
+    """Reflexive transitive closure, shape (t, t), of a DAG's child-parent matrix, by repeated Boolean squaring.
 
     ``ceil(log2(depth))`` sparse products instead of a walk per term.
 

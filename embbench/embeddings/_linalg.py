@@ -14,7 +14,7 @@ RANK_TOLERANCE = 1e-7  # singular values come from a Gram matrix, so smaller rel
 
 
 def signed(vectors: np.ndarray) -> np.ndarray:
-    """Flip columns of ``vectors`` (n, k) so that the entry of largest magnitude is positive.
+    """Flip columns of ``vectors`` of shape (n, k) so that the entry of largest magnitude is positive.
 
     Entries within 1e-6 of the largest count as tied and the first one decides, so that rounding cannot flip a column.
 
@@ -30,20 +30,20 @@ def signed(vectors: np.ndarray) -> np.ndarray:
 
 
 def top_eigenpairs(matrix: np.ndarray | sparse.spmatrix | LinearOperator, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The ``k`` algebraically largest eigenpairs of a real symmetric matrix (n, n), largest first.
+    """The ``k`` algebraically largest eigenpairs of a real symmetric matrix of shape (n, n), largest first.
 
     Dense LAPACK up to order 1000, else implicitly restarted Lanczos (ARPACK, to machine precision) from a fixed start
-    vector; the same input gives the same bits.
+    vector; the same input gives the same bits. ValueError for ``k`` < 1.
 
     Returns
     -------
-    values : (min(k, n),) float64, descending.
-    vectors : (n, min(k, n)) float64, orthonormal, signs fixed by `signed`.
+    values : of shape (min(k, n),), float64, descending.
+    vectors : of shape (n, min(k, n)), float64, orthonormal, signs fixed by `signed`.
 
-    Raises
-    ------
-    ValueError
-        ``k`` < 1.
+    Examples
+    --------
+    >>> top_eigenpairs(np.diag([1.0, 3.0, 2.0]), 2)[0].round(6).tolist()
+    [3.0, 2.0]
     """
     n = matrix.shape[0]
     if k < 1:
@@ -62,18 +62,16 @@ def top_eigenpairs(matrix: np.ndarray | sparse.spmatrix | LinearOperator, k: int
 def truncated_svd(matrix: np.ndarray | sparse.spmatrix, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Leading singular triplets of ``matrix`` (n, m), without centring; directions of singular value 0 are left out.
 
-    Eigenvectors of the smaller Gram operator, then an exact small SVD of the projected matrix (Golub and Van Loan
-    2013, Matrix Computations, section 8.6).
+    Eigenvectors of the smaller Gram operator, then an exact small SVD of the projected matrix. ValueError: ``k`` < 1.
 
     Returns
     -------
-    U : (n, r), s : (r,) descending, V : (m, r), all float64, ``r = min(k, rank)``; in each column of U the
+    U, s, V : of shape (n, r), (r,) descending and (m, r), all float64, ``r = min(k, rank)``; in each column of U the
     entry of largest magnitude is positive.
 
-    Raises
-    ------
-    ValueError
-        ``k`` < 1.
+    References
+    ----------
+    Golub and Van Loan (2013), Matrix Computations, section 8.6.
     """
     matrix = matrix.astype(np.float64)
     if matrix.shape[0] < matrix.shape[1]:
@@ -110,7 +108,13 @@ def _restart_stream() -> dict[str, Any]:
 
 
 def centred(values: np.ndarray, observed: np.ndarray | None) -> np.ndarray:
-    """``values`` (n, g) minus the mean of each column's observed entries, float64; unobserved entries become 0."""
+    """``values`` of shape (n, g) minus the mean of each column's observed entries, float64; unobserved entries are 0.
+
+    Examples
+    --------
+    >>> centred(np.array([[1.0, 5.0], [3.0, 9.0]]), np.array([[True, True], [True, False]])).tolist()
+    [[-1.0, 0.0], [1.0, 0.0]]
+    """
     if observed is None:
         return values - values.mean(axis=0, dtype=np.float64)
     filled = np.where(observed, values, 0.0).astype(np.float64)

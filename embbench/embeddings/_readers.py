@@ -21,12 +21,18 @@ MATRIX_KEYS = ("matrix", "embeddings", "embedding", "emb", "vectors", "X")
 
 
 def read_table(path: Path, key: str | None, names: str | None) -> RawTable:
-    """Read a table of vectors; the format follows the suffix (`READERS`), ``.gz`` is allowed for text.
+    """Read a table of vectors of shape (m, d); the format follows the suffix (`READERS`), ``.gz`` is allowed for text.
 
     Raises
     ------
     UserError
         Missing file, unknown suffix, or content that is no table of numbers.
+
+    Examples
+    --------
+    >>> read_table(Path("absent.csv"), None, None)
+    Traceback (most recent call last):
+    embbench.core.screen.UserError: absent.csv: expected a file with vectors, found nothing
     """
     if not path.is_file():
         raise UserError(f"{path}: expected a file with vectors, found {'a folder' if path.is_dir() else 'nothing'}")

@@ -12,17 +12,17 @@ from embbench.core import Embedding, UserError
 
 
 def text_array(values: Sequence[str]) -> np.ndarray:
-    """(m,) unicode array, also for m = 0."""
+    """Unicode array of shape (m,), also for m = 0."""
     return np.array(list(values), dtype=str) if len(values) else np.array([], dtype="<U1")
 
 
 def required(names: Sequence[str] | None, extractor: str) -> list[str]:
-    """Distinct ``names`` in the order given, for extractors that know no names of their own.
+    """Distinct ``names`` in the order given, for extractors that know no names of their own; UserError for None.
 
-    Raises
-    ------
-    UserError
-        ``names`` is None.
+    Examples
+    --------
+    >>> required(["MYC", "TP53", "MYC"], "random")
+    ['MYC', 'TP53']
     """
     if names is None:
         raise UserError(f"{extractor} knows no names of its own, expected a list of names, found None; give a dataset")
@@ -42,12 +42,17 @@ def pick(
     ----------
     names : names asked for; repeats are dropped.
     known : (m,) names of the rows of ``matrix``, unique.
-    matrix : (m, d) finite.
+    matrix : of shape (m, d), finite.
     entity, provenance : see `Embedding`.
 
     Returns
     -------
     Embedding with a float32 matrix.
+
+    Examples
+    --------
+    >>> pick(["B", "X"], ["A", "B"], np.eye(2), "gene", {}).matrix.tolist()
+    [[0.0, 1.0]]
     """
     where = {name: row for row, name in enumerate(known)}
     chosen = list(where) if names is None else [name for name in dict.fromkeys(names) if name in where]
@@ -62,12 +67,13 @@ def generator(*parts: str | int) -> np.random.Generator:
 
 
 def check_dim(extractor: str, dim: int) -> int:
-    """``dim`` if it is a positive integer.
+    """``dim`` if it is a positive integer, else ValueError.
 
-    Raises
-    ------
-    ValueError
-        It is not.
+    Examples
+    --------
+    >>> check_dim("Random", 0)
+    Traceback (most recent call last):
+    ValueError: Random: dim must be an integer >= 1, got 0
     """
     if not isinstance(dim, int) or isinstance(dim, bool) or dim < 1:
         raise ValueError(f"{extractor}: dim must be an integer >= 1, got {dim!r}")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class RawTable(NamedTuple):
-    """Names (m,) and values (m, d) as found, NaN where a number is missing; ``contexts`` (m,) or None."""
+    """Names (m,) and values of shape (m, d) as found, NaN where a number is missing; ``contexts`` (m,) or None."""
 
     names: list[str]
     matrix: np.ndarray
@@ -25,7 +25,7 @@ class RawTable(NamedTuple):
 
 
 def numbers(path: Path, values: Any) -> np.ndarray:
-    """``values`` as a floating-point matrix (m, d).
+    """``values`` as a floating-point matrix of shape (m, d).
 
     Raises
     ------
@@ -43,7 +43,13 @@ def numbers(path: Path, values: Any) -> np.ndarray:
 
 
 def texts(values: Any) -> list[str]:
-    """Strings of an array of str, bytes or numbers."""
+    """Strings of an array of str, bytes or numbers.
+
+    Examples
+    --------
+    >>> texts(np.array([b"TP53", b"MYC"]))
+    ['TP53', 'MYC']
+    """
     return [value.decode() if isinstance(value, bytes) else str(value) for value in np.asarray(values).ravel().tolist()]
 
 

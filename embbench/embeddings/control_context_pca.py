@@ -19,9 +19,15 @@ class ControlContextPCA(ExtractorDefaults):
     ----------
     dim : largest width; at most training contexts minus one.
 
-    Notes
-    -----
+    References
+    ----------
     Jolliffe (2002), Principal Component Analysis, section 2.1; query contexts are projected, never fitted.
+
+    Examples
+    --------
+    >>> ControlContextPCA(dim=0)
+    Traceback (most recent call last):
+    ValueError: ControlContextPCA: dim must be an integer >= 1, got 0
     """
 
     entity = "context"
@@ -32,7 +38,7 @@ class ControlContextPCA(ExtractorDefaults):
         self.dim = check_dim("ControlContextPCA", dim)
 
     def compute(self, names: Sequence[str] | None, train: PerturbationDataset | None) -> Embedding:
-        """Scores (m, min(dim, rank)) float32 of the asked contexts; training contexts are those of ``train``'s rows.
+        """Scores of shape (m, min(dim, rank)), float32, of the asked contexts; axes from those of ``train``'s rows.
 
         Raises
         ------

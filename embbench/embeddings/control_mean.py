@@ -12,17 +12,17 @@ from embbench.embeddings._rows import pick
 class ControlMean(ExtractorDefaults):
     """The half-A control mean (g genes) of each context; a context whose controls are closed has no vector.
 
-    Notes
-    -----
-    The conditioning on unperturbed expression of scGen: Lotfollahi, Wolf and Theis (2019), Nature Methods 16,
-    equation 4, at the level of means.
+    References
+    ----------
+    Lotfollahi, Wolf and Theis (2019), scGen, Nature Methods 16, equation 4: conditioning on unperturbed expression,
+    here at the level of means.
     """
 
     entity = "context"
     reads = frozenset({"controls"})
 
     def compute(self, names: Sequence[str] | None, train: PerturbationDataset | None) -> Embedding:
-        """Vectors (m, g) float32 of the asked contexts (None: all with controls).
+        """Vectors of shape (m, g), float32, of the asked contexts (None: all with controls).
 
         Raises
         ------

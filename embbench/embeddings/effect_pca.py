@@ -20,10 +20,17 @@ class EffectPCA(ExtractorDefaults):
     ----------
     dim : largest width; at most training rows minus one.
 
-    Notes
-    -----
-    The embedding G of the linear model ``Y = G W Pᵀ + b`` in Ahlmann-Eltze, Huber and Anders (2025), Nature Methods,
-    equation 1: top principal components of the training data, b the mean over training perturbations.
+    References
+    ----------
+    Ahlmann-Eltze, Huber and Anders (2025), Nature Methods, equation 1: the embedding G of ``Y = G W Pᵀ + b``, top
+    principal components of the training data, b the mean over training perturbations.
+
+    Examples
+    --------
+    >>> Y, genes = np.array([[1.0, 0.0], [-1.0, 0.0]], np.float32), np.array(["MYC", "FLAT"])
+    >>> screen = PerturbationDataset("toy", Y, "delta", genes, (("A",), ("B",)), np.array(["K562", "K562"]))
+    >>> EffectPCA().compute(None, screen).names.tolist()
+    ['MYC']
     """
 
     reads = frozenset({"effects"})
@@ -33,7 +40,7 @@ class EffectPCA(ExtractorDefaults):
         self.dim = check_dim("EffectPCA", dim)
 
     def compute(self, names: Sequence[str] | None, train: PerturbationDataset | None) -> Embedding:
-        """Vectors (m, min(dim, rank)) float32 of the asked genes that are measured, from ``train.effects``.
+        """Vectors of shape (m, min(dim, rank)), float32, of the asked genes that are measured, from ``train.effects``.
 
         Raises
         ------

@@ -32,11 +32,17 @@ class GeneSets(ExtractorDefaults):
     relations : GO relations that annotations follow upwards.
     min_size, max_size : sets outside these sizes (after propagation) are left out.
 
-    Notes
-    -----
+    References
+    ----------
     Deerwester et al. (1990), Indexing by Latent Semantic Analysis, JASIS 41(6), equations 1 to 3, with the inverse
     document frequency of Spärck Jones (1972), Journal of Documentation 28(1). Propagation is the true path rule of
     Gene Ontology Consortium (2000), Nature Genetics 25.
+
+    Examples
+    --------
+    >>> GeneSets("reactome", exclude=["IEA"])
+    Traceback (most recent call last):
+    ValueError: GeneSets: evidence codes exist for GO only, got source 'reactome'
     """
 
     def __init__(
@@ -67,7 +73,7 @@ class GeneSets(ExtractorDefaults):
         return (DATA / f"{self.source}.gmt.gz" if self.source in GMT_SOURCES else Path(self.source).expanduser(),)
 
     def sets(self) -> Incidence:
-        """Genes (m,), sets (s,) of an allowed size, and their binary incidence (m, s), before weighting.
+        """Genes, sets of an allowed size, and their binary incidence of shape (genes, sets), before weighting.
 
         Raises
         ------
@@ -83,7 +89,7 @@ class GeneSets(ExtractorDefaults):
         return genes, [names[i] for i in kept], X[:, kept].tocsr()
 
     def compute(self, names: Sequence[str] | None, train: PerturbationDataset | None) -> Embedding:
-        """Vectors (m, min(dim, rank)) float32 of the asked genes that belong to a set; ``train`` is not read.
+        """Vectors of shape (m, min(dim, rank)), float32, of the asked genes in a set; ``train`` is not read.
 
         Raises
         ------
@@ -103,7 +109,7 @@ class GeneSets(ExtractorDefaults):
 
 
 def tf_idf(incidence: sparse.csr_matrix) -> sparse.csr_matrix:
-    """Binary genes x sets (m, s) -> idf-weighted, rows of unit length; a set of all genes has weight 0.
+    """Binary genes x sets of shape (m, s) -> idf-weighted, rows of unit length; a set of all genes has weight 0.
 
     Examples
     --------

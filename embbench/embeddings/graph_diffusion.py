@@ -31,8 +31,8 @@ class GraphDiffusion(GraphParameters):
     landmarks : nodes, chosen by a hash of their names, whose columns of P are used; null takes all.
     **edges : see `GraphParameters`.
 
-    Notes
-    -----
+    References
+    ----------
     Cho, Berger and Peng (2016), Compact Integration of Multi-Network Topology (Mashup), Cell Systems 3, equations 1
     and 4 with the SVD of their supplement; landmarks as in de Silva and Tenenbaum (2004), Landmark MDS. The columns are
     solved to 1e-10 by Chebyshev iteration (Saad 2003, Iterative Methods, algorithm 12.1) on the symmetric system.
@@ -49,7 +49,7 @@ class GraphDiffusion(GraphParameters):
         self.restart, self.landmarks = float(restart), landmarks
 
     def compute(self, names: Sequence[str] | None, train: PerturbationDataset | None) -> Embedding:
-        """Vectors (m, min(dim, rank)) float32 of the asked nodes in the component; ``train`` is not read.
+        """Vectors of shape (m, min(dim, rank)), float32, of the asked nodes in the component; ``train`` is not read.
 
         Raises
         ------
@@ -65,13 +65,18 @@ class GraphDiffusion(GraphParameters):
 
 
 def restart_walk(adjacency: sparse.csr_matrix, columns: np.ndarray, restart: float) -> np.ndarray:
-    """Columns of ``restart (I - (1 - restart) D^-1 A)^-1``: probabilities (n, len(columns)) to be at a landmark.
+    """Columns of ``restart (I - (1 - restart) D^-1 A)^-1``: probabilities, shape (n, landmarks), to be at one.
 
     Parameters
     ----------
-    adjacency : (n, n) symmetric, no isolated node.
+    adjacency : of shape (n, n), symmetric, no isolated node.
     columns : landmark node numbers.
     restart : in (0, 1).
+
+    Examples
+    --------
+    >>> restart_walk(sparse.csr_matrix([[0.0, 1.0], [1.0, 0.0]]), np.array([0]), 0.5).round(4).tolist()
+    [[0.6667], [0.3333]]
     """
     degree = np.asarray(adjacency.sum(axis=1)).ravel()
     root = np.sqrt(degree)

@@ -28,11 +28,17 @@ class GraphSpectral(GraphParameters):
     unit_rows : scale every vector to length 1; otherwise vectors are rows of the eigenvectors times sqrt(nodes).
     **edges : see `GraphParameters`; ``dim`` is at most the number of nodes minus one.
 
-    Notes
-    -----
+    References
+    ----------
     Ng, Jordan and Weiss (2001), On Spectral Clustering, steps 2 to 4, without the trivial eigenvector (square roots of
     degrees); regularisation of Amini et al. (2013), Annals of Statistics 41(4), equation 2.9, with the mean degree of
     Qin and Rohe (2013); Zhang and Rohe (2018) show why: it penalises small pendant sets.
+
+    Examples
+    --------
+    >>> GraphSpectral(tau=-1)
+    Traceback (most recent call last):
+    ValueError: GraphSpectral: tau must be >= 0, got -1
     """
 
     def __init__(
@@ -44,7 +50,7 @@ class GraphSpectral(GraphParameters):
         self.tau, self.unit_rows = float(tau), bool(unit_rows)
 
     def compute(self, names: Sequence[str] | None, train: PerturbationDataset | None) -> Embedding:
-        """Vectors (m, min(dim, nodes - 1)) float32 of the asked nodes in the component; ``train`` is not read.
+        """Vectors of shape (m, min(dim, nodes - 1)), float32, of asked nodes in the component; reads no ``train``.
 
         Raises
         ------

@@ -13,10 +13,11 @@ from embbench.embeddings._rows import required, text_array
 class OneHot(ExtractorDefaults):
     """Unit vectors; columns follow the sorted names, so the table depends on which names are asked for.
 
-    Notes
-    -----
-    With it a head can recall seen perturbations and nothing else (the design matrix of a factorial model: Hastie,
-    Tibshirani and Friedman 2009, The Elements of Statistical Learning, section 2.3).
+    With it a head can recall seen perturbations and nothing else (the design matrix of a factorial model).
+
+    References
+    ----------
+    Hastie, Tibshirani and Friedman (2009), The Elements of Statistical Learning, section 2.3.
     """
 
     entity = "any"
@@ -24,7 +25,7 @@ class OneHot(ExtractorDefaults):
     names_matter = True
 
     def compute(self, names: Sequence[str] | None, train: PerturbationDataset | None) -> Embedding:
-        """Identity matrix (m, m) over the m distinct names, rows in sorted order; ``train`` is not read.
+        """Identity matrix of shape (m, m) over the m distinct names, rows in sorted order; ``train`` is not read.
 
         Raises
         ------

@@ -15,17 +15,16 @@ from embbench.embeddings._rows import check_dim, pick
 class OraclePCA(ExtractorDefaults):
     """Scores of every row's true response on the principal axes of all rows, averaged per entity.
 
-    An upper reference for heads, never a competitor: test rows are among its inputs. Rows of several entities give no
-    vector, contexts and doses are averaged.
+    An upper reference for heads, never a competitor: test rows are among its inputs. Some published comparisons contain
+    such a table unmarked. Rows of several entities give no vector, contexts and doses are averaged.
 
     Parameters
     ----------
     dim : largest width.
 
-    Notes
-    -----
-    PCA as in Jolliffe (2002), Principal Component Analysis, section 2.1. Some published comparisons contain such a
-    table among their embeddings; here it is marked.
+    References
+    ----------
+    Jolliffe (2002), Principal Component Analysis, section 2.1.
     """
 
     entity = "any"
@@ -37,7 +36,7 @@ class OraclePCA(ExtractorDefaults):
         self.dim = check_dim("OraclePCA", dim)
 
     def compute(self, names: Sequence[str] | None, train: PerturbationDataset | None) -> Embedding:
-        """Vectors (m, min(dim, rank)) float32 of the asked entities that have a row of their own.
+        """Vectors of shape (m, min(dim, rank)), float32, of the asked entities that have a row of their own.
 
         Parameters
         ----------
@@ -48,6 +47,12 @@ class OraclePCA(ExtractorDefaults):
         ------
         UserError
             No dataset, or responses that do not vary.
+
+        Examples
+        --------
+        >>> OraclePCA().compute(None, None)
+        Traceback (most recent call last):
+        embbench.core.screen.UserError: OraclePCA needs the whole dataset with its truth, found none
         """
         if train is None or train.truth is None:
             raise UserError("OraclePCA needs the whole dataset with its truth, found none")

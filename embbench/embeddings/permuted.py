@@ -23,9 +23,9 @@ class Permuted(ExtractorDefaults):
     of : the embedding to permute.
     draw : number of the permutation, >= 0.
 
-    Notes
-    -----
-    Permutation test of Fisher (1935), The Design of Experiments, section 21, with names as labels.
+    References
+    ----------
+    Fisher (1935), The Design of Experiments, section 21: the permutation test, with names as labels.
     """
 
     entity = "any"
@@ -39,7 +39,7 @@ class Permuted(ExtractorDefaults):
         self.of, self.draw = of, int(draw)
 
     def compute(self, names: Sequence[str] | None, train: PerturbationDataset | None) -> Embedding:
-        """Vectors of the covered ``names`` (None: all names of the embedding); ``train`` is not read.
+        """Vectors, shape (m, d), of the covered ``names`` (None: all names of the embedding); ``train`` is not read.
 
         Returns
         -------

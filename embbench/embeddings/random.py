@@ -18,10 +18,10 @@ class Random(ExtractorDefaults):
     dim : width of the vectors, >= 1.
     seed : another seed gives an independent table.
 
-    Notes
-    -----
-    Control task in the sense of Hewitt and Liang (2019), Designing and Interpreting Probes with Control Tasks:
-    identity without content.
+    References
+    ----------
+    Hewitt and Liang (2019), Designing and Interpreting Probes with Control Tasks: a control task, identity without
+    content.
     """
 
     entity = "any"
@@ -31,7 +31,7 @@ class Random(ExtractorDefaults):
         self.dim, self.seed = check_dim("Random", dim), int(seed)
 
     def compute(self, names: Sequence[str] | None, train: PerturbationDataset | None) -> Embedding:
-        """Vectors (len(names), dim) of every name; ``train`` is not read.
+        """Vectors of shape (len(names), dim) of every name; ``train`` is not read.
 
         Raises
         ------

@@ -33,10 +33,15 @@ class ScGPT(ExtractorDefaults):
     weights : folder with ``best_model.pt``, ``vocab.json`` and ``args.json``; None is ``weights/scgpt`` in
         ``$EMBBENCH_HOME``.
 
-    Notes
-    -----
+    References
+    ----------
     Cui et al. (2024), scGPT, Nature Methods 21, section "Input embeddings"; static vectors as in the official gene
     regulatory network tutorial.
+
+    Examples
+    --------
+    >>> [path.name for path in ScGPT("whole-human").files()]
+    ['best_model.pt', 'vocab.json', 'args.json']
     """
 
     def __init__(self, weights: str | None = None) -> None:
@@ -51,7 +56,7 @@ class ScGPT(ExtractorDefaults):
         return tuple(self.folder() / name for name in FILES)
 
     def compute(self, names: Sequence[str] | None, train: PerturbationDataset | None) -> Embedding:
-        """Vectors (m, embsize) float32 of the asked genes in the vocabulary (None: all); ``train`` is not read.
+        """Vectors of shape (m, embsize), float32, of the asked genes (None: all); ``train`` is not read.
 
         Raises
         ------

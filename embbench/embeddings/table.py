@@ -30,9 +30,15 @@ class Table(ExtractorDefaults):
     entity : what the names are: gene, compound, context, cell; None serves any.
     to : ``symbol``, ``ensembl`` or ``entrez``: bring gene names into that namespace; None keeps them.
 
-    Notes
-    -----
+    References
+    ----------
     Text format of Mikolov et al. (2013), word2vec; dictionaries as published with GenePT (Chen and Zou 2024).
+
+    Examples
+    --------
+    >>> Table("vectors.csv", to="hgnc")
+    Traceback (most recent call last):
+    ValueError: Table: to must be symbol, ensembl, entrez or null, got 'hgnc'
     """
 
     entity = "any"
@@ -59,7 +65,7 @@ class Table(ExtractorDefaults):
         return (self.path,)
 
     def compute(self, names: Sequence[str] | None, train: PerturbationDataset | None) -> Embedding:
-        """Vectors (m, d) float32 of the asked names in the file (None: all); ``train`` is not read.
+        """Vectors of shape (m, d), float32, of the asked names in the file (None: all); ``train`` is not read.
 
         Raises
         ------

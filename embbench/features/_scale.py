@@ -8,10 +8,16 @@ import numpy as np
 
 
 class Scaler:
-    """z-scores of columns in float64; a column that is constant over the fitted rows becomes 0 for every row."""
+    """z-scores of columns in float64; a column that is constant over the fitted rows becomes 0 for every row.
+
+    Examples
+    --------
+    >>> Scaler().fit(np.array([[1.0], [3.0]])).scaled(np.array([[4.0]])).tolist()
+    [[2.0]]
+    """
 
     def fit(self, X: np.ndarray) -> Self:
-        """Means and standard deviations (n in the denominator) of the columns of ``X`` (n, d).
+        """Means and standard deviations (n in the denominator) of the columns of ``X`` of shape (n, d).
 
         Raises
         ------
@@ -28,7 +34,7 @@ class Scaler:
         return self
 
     def scaled(self, X: np.ndarray) -> np.ndarray:
-        """z-scores (m, d) float64.
+        """z-scores of shape (m, d), float64.
 
         Raises
         ------

@@ -26,8 +26,8 @@ class PCA(Scaler):
     ValueError
         ``dim`` is not an integer >= 1.
 
-    Notes
-    -----
+    References
+    ----------
     Jolliffe (2002), Principal Component Analysis, sections 2.3 (correlation matrix) and 3.5.
 
     Examples
@@ -43,7 +43,7 @@ class PCA(Scaler):
         self.dim = dim
 
     def fit(self, X: np.ndarray) -> Self:
-        """Scaler and axes of the rows of ``X`` (n, d)."""
+        """Scaler and axes of the rows of ``X`` of shape (n, d)."""
         super().fit(X)
         self.centre_, self.components_, self.singular_ = pca(self.scaled(X), self.dim)
         if not self.components_.shape[1]:
@@ -51,9 +51,9 @@ class PCA(Scaler):
         return self
 
     def scores(self, X: np.ndarray) -> np.ndarray:
-        """Scores (m, k) float64; RuntimeError before fit, ValueError for another width."""
+        """Scores of shape (m, k), float64; RuntimeError before fit, ValueError for another width."""
         return (self.scaled(X) - self.centre_) @ self.components_
 
     def transform(self, X: np.ndarray) -> np.ndarray:
-        """Scores (m, k) float32; RuntimeError before fit, ValueError for another width."""
+        """Scores of shape (m, k), float32; RuntimeError before fit, ValueError for another width."""
         return self.scores(X).astype(np.float32)

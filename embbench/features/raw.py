@@ -11,12 +11,12 @@ class Raw:
     """Identity: columns of the embedding without centring or scaling."""
 
     def fit(self, X: np.ndarray) -> Self:
-        """Remember the width of ``X`` (n, d)."""
+        """Remember the width of ``X`` of shape (n, d)."""
         self.width_ = X.shape[1]
         return self
 
     def transform(self, X: np.ndarray) -> np.ndarray:
-        """``X`` (m, d) as float32.
+        """``X`` of shape (m, d) as float32.
 
         Raises
         ------

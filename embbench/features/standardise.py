@@ -17,5 +17,5 @@ class Standardise(Scaler):
     """
 
     def transform(self, X: np.ndarray) -> np.ndarray:
-        """z-scores (m, d) float32; RuntimeError before fit, ValueError for another width."""
+        """z-scores of shape (m, d), float32; RuntimeError before fit, ValueError for another width."""
         return self.scaled(X).astype(np.float32)

@@ -19,6 +19,12 @@ class EdgeList:
     source, target, weight : columns; None finds the usual ones, weight ``none`` makes all edges 1.
     threshold : leave out edges of a smaller weight.
     directed : only False: the graph of `Inputs` is symmetric.
+
+    Examples
+    --------
+    >>> EdgeList(directed=True)
+    Traceback (most recent call last):
+    ValueError: EdgeList: directed must be False (graphs are symmetric), got True
     """
 
     def __init__(
@@ -41,7 +47,7 @@ class EdgeList:
         return (graph_file(self.path),)
 
     def load(self) -> tuple[np.ndarray, sparse.csr_matrix]:
-        """Names (m,) sorted and the symmetric adjacency (m, m) float64 without self-loops.
+        """Sorted names (m,) and the symmetric adjacency of shape (m, m), float64, without self-loops.
 
         Raises
         ------

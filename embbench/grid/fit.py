@@ -166,7 +166,7 @@ def _predict_part(job: Job, train: np.ndarray, query: np.ndarray, label: str) ->
     if head.needs_embedding and not raw.inputs.blocks:
         has = np.zeros_like(has)
     fit, ask = np.flatnonzero(has[:n]), n + np.flatnonzero(has[n:])
-    fallback = _fallback(job, raw, n, train)
+    fallback = _fallback(job, raw, n, train, ~has[n:] if len(fit) else np.ones(len(query), dtype=bool))
     if not len(fit) or not len(ask):
         return _Part(train, query, label, fallback)
     problem, Y, observed = _problem(job, raw, train, fit)
@@ -205,13 +205,17 @@ def _predict_rows(
     return Prediction(values, None, everything)
 
 
-def _fallback(job: Job, raw: Raw, n: int, train: np.ndarray) -> Prediction:
-    """The fallback for every query row: the context mean (of all contexts where this one has no training rows)."""
+def _fallback(job: Job, raw: Raw, n: int, train: np.ndarray, need: np.ndarray) -> Prediction:
+    """The fallback for the query rows that ``need`` it, the others are nobody's prediction: the context mean (of all
+    contexts where this one has no training rows).
+    """
     smoother = job.registry.get("heads", FALLBACK).make()
     inputs = replace(raw.inputs, X=raw.inputs.X[:, :0], blocks=())
     weights = sparse.csr_matrix(
         smoother.weights(inputs.rows(np.arange(n)), query_part(inputs, np.arange(n, len(inputs))))
-    )
+    ).multiply(need[:, None])
+    weights = sparse.csr_matrix(weights)
+    weights.eliminate_zeros()
     nobody = np.zeros(len(inputs) - n, dtype=bool)
     Y, observed = target_values(job.data, train, job.run.target, job.train)
     if job.run.target == "effects":

@@ -25,7 +25,7 @@ def context_mean(context: np.ndarray, train_context: np.ndarray) -> np.ndarray:
 
 
 def indicator(entities: sparse.csr_matrix) -> sparse.csr_matrix:
-    """Entity sets as 0/1 float64 CSR rows without stored zeros, shape (n, e)."""
+    """Entity sets as 0/1 float64 CSR rows of shape (n, e) without stored zeros."""
     sets = sparse.csr_matrix(entities, dtype=np.float64, copy=True)
     sets.data = (sets.data != 0).astype(np.float64)
     sets.eliminate_zeros()
@@ -42,8 +42,13 @@ def same_set(query: sparse.csr_matrix, train: sparse.csr_matrix) -> sparse.csr_m
 
 
 def contexts_equal(mask: sparse.csr_matrix, train_context: np.ndarray) -> sparse.csr_matrix:
-    """Weights of the mean over the marked training rows: rows of a context equal, then contexts equal. Rows of
-    ``mask`` (n_query, n_train) without a mark stay empty.
+    """Weights, shape (n_query, n_train), of the mean over the marked training rows: rows of a context equal, then
+    contexts equal. Rows of ``mask`` (n_query, n_train) without a mark stay empty.
+
+    Examples
+    --------
+    >>> contexts_equal(sparse.csr_matrix(np.ones((1, 3))), np.array([0, 0, 1])).toarray().tolist()
+    [[0.25, 0.25, 0.5]]
     """
     present, code = np.unique(train_context, return_inverse=True)
     member = sparse.csr_matrix((np.ones(len(code)), (np.arange(len(code)), code)), shape=(len(code), len(present)))
@@ -54,7 +59,7 @@ def contexts_equal(mask: sparse.csr_matrix, train_context: np.ndarray) -> sparse
 
 
 def in_own_context(mask: sparse.csr_matrix, context: np.ndarray, train_context: np.ndarray) -> sparse.csr_matrix:
-    """``mask`` (n_query, n_train) cut to the training rows in ``context`` (n_query,) for every row that has some."""
+    """``mask`` of shape (n_query, n_train) cut to the training rows in ``context`` (n_query,) where a row has some."""
     marks = mask.tocoo()
     own = context[marks.row] == train_context[marks.col]
     has_own = np.zeros(mask.shape[0], dtype=bool)
@@ -64,7 +69,7 @@ def in_own_context(mask: sparse.csr_matrix, context: np.ndarray, train_context: 
 
 
 def fill_empty(weights: sparse.csr_matrix, rows: np.ndarray, fallback: np.ndarray) -> sparse.csr_matrix:
-    """``weights`` with its empty rows ``rows`` (m,) replaced by ``fallback`` (m, n_train)."""
+    """``weights`` (n_query, n_train) with its empty rows ``rows`` (m,) replaced by ``fallback`` (m, n_train)."""
     if not len(rows):
         return weights
     place = sparse.csr_matrix((np.ones(len(rows)), (rows, np.arange(len(rows)))), shape=(weights.shape[0], len(rows)))
@@ -72,7 +77,9 @@ def fill_empty(weights: sparse.csr_matrix, rows: np.ndarray, fallback: np.ndarra
 
 
 def set_mean(train: Inputs, query: Inputs) -> sparse.csr_matrix:
-    """Weights of the mean over the training rows with the query's entity set (contexts equal), else context mean."""
+    """Weights, shape (n_query, n_train), of the mean over the training rows with the query's entity set (contexts
+    equal); of the context mean where there is none.
+    """
     mask = same_set(indicator(query.entities), indicator(train.entities))
     rows = np.flatnonzero(np.diff(mask.indptr) == 0)
     return fill_empty(contexts_equal(mask, train.context), rows, context_mean(query.context[rows], train.context))

@@ -45,17 +45,17 @@ def nearest(X: np.ndarray, Q: np.ndarray, k: int, metric: str = "l2") -> tuple[n
 
     Parameters
     ----------
-    X, Q : (n, d) and (q, d), finite.
+    X, Q : of shape (n, d) and (q, d), finite.
     k : number of neighbours; more than n means n.
     metric : ``l2`` (Euclidean distance), ``cosine`` (1 - cosine; 1 where a vector is zero) or ``inner_product``
         (minus the inner product).
 
     Returns
     -------
-    index, distance : (q, min(k, n)) int64 and float64, nearest first.
+    index, distance : of shape (q, min(k, n)), int64 and float64, nearest first.
 
-    Notes
-    -----
+    References
+    ----------
     Rounding of a float inner product: Higham (2002), Accuracy and Stability of Numerical Algorithms, equation 3.5.
 
     Examples
@@ -153,13 +153,15 @@ class _Searcher:
         self.index: Any = self._index() if self.name.startswith("faiss") else None
 
     def key(self, distance: np.ndarray) -> np.ndarray:
-        """Exact distances on the scale of the library's scores."""
+        """Exact distances on the scale of the library's scores, same shape."""
         if self.metric == "l2":
             return np.square(distance / self.scale)
         return (distance - 1.0 if self.metric == "cosine" else distance) / self.scale**2
 
     def propose(self, which: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """For the queries ``which``: ``count`` row numbers (ascending), and a score that no other row goes below."""
+        """For the queries ``which``: ascending row numbers of shape (len(which), count), and a score that no other row
+        goes below.
+        """
         search = self._faiss if self.name.startswith("faiss") else self._torch
         score, near = search(self.queries[which], count)
         return np.sort(near, axis=1), score.max(axis=1) - self.error[which]

@@ -17,9 +17,18 @@ Weights: TypeAlias = np.ndarray | sparse.csr_matrix
 class Smoother(HeadDefaults):
     """Turns ``weights`` into ``fit`` and ``predict``; at fixed hyper-parameters the weights never read ``Y``.
 
-    Notes
-    -----
+    References
+    ----------
     Hastie, Tibshirani and Friedman (2009), The Elements of Statistical Learning, section 5.4.1 (smoother matrices).
+
+    Examples
+    --------
+    >>> class Sum(Smoother):
+    ...     def weights(self, train, query):
+    ...         return np.ones((len(query), len(train)))
+    >>> rows = Inputs(np.zeros((2, 0)), np.zeros(2, int), sparse.eye(2), ((0,), (1,)))
+    >>> Sum().fit(rows, np.array([[1.0], [2.0]])).predict(rows).tolist()
+    [[3.0], [3.0]]
     """
 
     def weights(self, train: Inputs, query: Inputs) -> Weights:
@@ -28,14 +37,14 @@ class Smoother(HeadDefaults):
 
     @classmethod
     def path(cls, heads: Sequence[Self], train: Inputs, query: Inputs) -> Iterator[Weights]:
-        """Weights of several settings of this class on the same rows, in order: the same bits as one by one. Classes
-        that can share work between settings (one neighbour search, one eigendecomposition) override it.
+        """Weights (n_query, n_train) of several settings of this class on the same rows, in order: the same bits as one
+        by one. Classes that can share work (one neighbour search, one eigendecomposition) override it.
         """
         for head in heads:
             yield head.weights(train, query)
 
     def fit(self, inputs: Inputs, Y: np.ndarray, observed: np.ndarray | None = None) -> Self:
-        """Keep the training rows: inputs (n, ...) and effects ``Y`` (n, g); ``observed`` is not used, since
+        """Keep the training rows: inputs (n, ...) and effects ``Y`` of shape (n, g); ``observed`` is not used, since
         unobserved entries of ``Y`` come filled.
 
         Raises
@@ -56,12 +65,14 @@ class Smoother(HeadDefaults):
 
 
 def check_rows(head: object, inputs: Inputs, Y: np.ndarray) -> None:
-    """Training inputs and effects must have the same, positive number of rows.
+    """Training inputs and effects must have the same, positive number of rows; the ValueError names head and shapes.
 
-    Raises
-    ------
-    ValueError
-        They have not; the message names the head and the shapes.
+    Examples
+    --------
+    >>> rows = Inputs(np.zeros((2, 0)), np.zeros(2, int), sparse.eye(2), ((0,), (1,)))
+    >>> check_rows(Smoother(), rows, np.zeros((3, 4)))
+    Traceback (most recent call last):
+    ValueError: Smoother.fit: expected one row of Y per training row, found Y (3, 4), 2 rows
     """
     if Y.ndim != 2 or len(Y) != len(inputs) or not len(Y):
         name = type(head).__name__
@@ -69,12 +80,7 @@ def check_rows(head: object, inputs: Inputs, Y: np.ndarray) -> None:
 
 
 def positive(head: str, **values: float) -> None:
-    """Hyper-parameters that must be finite and above 0.
-
-    Raises
-    ------
-    ValueError
-        One is not; the message names head, parameter and value.
+    """Hyper-parameters that must be finite and above 0; the ValueError names head, parameter and value.
 
     Examples
     --------
@@ -88,12 +94,7 @@ def positive(head: str, **values: float) -> None:
 
 
 def whole(head: str, **values: int) -> None:
-    """Hyper-parameters that must be whole numbers of at least 1.
-
-    Raises
-    ------
-    ValueError
-        One is not; the message names head, parameter and value.
+    """Hyper-parameters that must be whole numbers of at least 1; the ValueError names head, parameter and value.
 
     Examples
     --------

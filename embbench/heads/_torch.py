@@ -20,6 +20,12 @@ class RowEncoder:
     """Numbers that a network reads for each row, fitted on training rows: features on one common scale (principal
     components keep their proportions), one-hot of the training contexts (zero for others), standardised context vector
     and standardised dose, where there are any.
+
+    Examples
+    --------
+    >>> rows = Inputs(np.array([[1.0], [3.0]]), np.array([0, 1]), None, ((0,), (1,)))
+    >>> RowEncoder.fitted(rows)(rows).tolist()
+    [[1.0, 0.0, -1.0], [0.0, 1.0, 1.0]]
     """
 
     x_mean: np.ndarray
@@ -30,7 +36,7 @@ class RowEncoder:
 
     @classmethod
     def fitted(cls, inputs: Inputs) -> RowEncoder:
-        """Scales of the training rows (n, ...)."""
+        """Scales of the training rows, from features of shape (n, d)."""
         mean = inputs.X.mean(axis=0, dtype=np.float64)
         scale = float(np.sqrt(np.square(inputs.X - mean).mean())) if inputs.X.size else 1.0
         contexts = np.unique(inputs.context)
@@ -39,7 +45,7 @@ class RowEncoder:
         return cls(mean, scale or 1.0, contexts, vector, dose)
 
     def __call__(self, inputs: Inputs) -> np.ndarray:
-        """Matrix (n, p) float32; the one-hot columns come first.
+        """Matrix of shape (n, p), float32; the one-hot columns come first.
 
         Raises
         ------
@@ -103,15 +109,15 @@ def train(
     n_contexts: int,
     held_out: tuple[torch.Tensor, torch.Tensor] | None = None,
 ) -> int:
-    """Train ``net`` in place on (inputs (n, p), targets (n, r)).
+    """Train ``net`` in place on inputs of shape (n, p) and targets of shape (n, r).
 
     Returns
     -------
     The number of epochs after which the squared error on ``held_out`` was lowest (0: before training); without
     ``held_out``, the number of epochs trained.
 
-    Notes
-    -----
+    References
+    ----------
     Loshchilov and Hutter (2019), AdamW, algorithm 2; early stopping: Prechelt (1998), criterion UP with patience.
     """
     x, y = data

@@ -28,9 +28,16 @@ class Additive(Smoother):
     the context mean. Training rows of two or more entities are never read otherwise. A query of one entity follows
     `PerturbationMean`.
 
-    Notes
-    -----
-    The additive model of Ahlmann-Eltze, Huber and Anders (2025), Nature Methods: LFC(A+B) = LFC(A) + LFC(B).
+    References
+    ----------
+    Ahlmann-Eltze, Huber and Anders (2025), Nature Methods 22:1657, additive model: LFC(A+B) = LFC(A) + LFC(B).
+
+    Examples
+    --------
+    >>> sets = sparse.csr_matrix([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+    >>> rows = Inputs(np.zeros((3, 0)), np.zeros(3, int), sets, ((0,), (1,), (0, 1)))
+    >>> Additive().weights(rows.rows([0, 1]), rows.rows([2])).toarray().tolist()
+    [[1.0, 1.0]]
     """
 
     needs_embedding = False

@@ -28,10 +28,16 @@ class KernelRidge(Smoother):
     gamma : > 0; g = gamma / median over pairs of training rows of |x - y|_2^2 or |x - y|_1 (1 where that median is 0
         or there is one row). Of no effect for ``cosine`` and ``linear``.
 
-    Notes
-    -----
+    References
+    ----------
     Saunders, Gammerman and Vovk (1998), ICML, equation 8; median heuristic: Gretton et al. (2012), JMLR 13:723-773,
     section 8.
+
+    Examples
+    --------
+    >>> KernelRidge(kernel="poly")
+    Traceback (most recent call last):
+    ValueError: KernelRidge: kernel must be one of ('rbf', 'laplacian', 'cosine', 'linear'), got 'poly'
     """
 
     def __init__(self, alpha: float = 1.0, kernel: str = "rbf", gamma: float = 1.0) -> None:
@@ -59,7 +65,7 @@ class KernelRidge(Smoother):
 
     @classmethod
     def path(cls, heads: Sequence[Self], train: Inputs, query: Inputs) -> Iterator[np.ndarray]:
-        """Weights of several settings; neighbours in the list that differ in ``alpha`` alone share their kernels."""
+        """Weights (n_query, n_train) of settings; successive ones that differ in ``alpha`` alone share kernels."""
         made: tuple[str, float] | None = None
         for head in heads:
             if made != (head.kernel, head.gamma):

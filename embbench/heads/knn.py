@@ -30,11 +30,17 @@ class KNN(Smoother):
         nor offset of the distances matters (where s is 0, the neighbours at d_1 share all the weight).
     temperature : > 0, of the softmax: small is the nearest neighbour alone, large is uniform.
 
-    Notes
-    -----
-    Fix and Hodges (1951); distance weights: Dudani (1976), IEEE Trans. SMC 6:325-327; softmax weights: the
-    Nadaraya-Watson estimator (Nadaraya, 1964) on the k nearest neighbours, in the manner of Goldberger et al. (2005),
-    Neighbourhood Components Analysis, equation 1.
+    References
+    ----------
+    Fix and Hodges (1951), USAF School of Aviation Medicine, report 4; distance weights: Dudani (1976), IEEE Trans. SMC
+    6:325-327; softmax weights: the estimator of Nadaraya (1964) and Watson (1964) on the k nearest neighbours, in the
+    manner of Goldberger et al. (2005), Neighbourhood Components Analysis, equation 1.
+
+    Examples
+    --------
+    >>> rows = Inputs(np.array([[0.0], [1.0], [5.0]]), np.zeros(3, int), sparse.eye(3), ((0,), (1,), (2,)))
+    >>> KNN(k=2).weights(rows, rows).toarray()[2].tolist()
+    [0.0, 0.5, 0.5]
     """
 
     def __init__(self, k: int = 10, metric: str = "l2", weights: str = "uniform", temperature: float = 1.0) -> None:
@@ -69,7 +75,7 @@ class KNN(Smoother):
 
     @classmethod
     def path(cls, heads: Sequence[Self], train: Inputs, query: Inputs) -> Iterator[sparse.csr_matrix]:
-        """Weights of several settings from one search per metric, at the largest k."""
+        """Weights (n_query, n_train) of several settings from one search per metric, at the largest k."""
         largest = {head.metric: max(h.k for h in heads if h.metric == head.metric) for head in heads}
         found = {metric: nearest(train.X, query.X, k, metric) for metric, k in largest.items()}
         for head in heads:

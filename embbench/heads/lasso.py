@@ -29,10 +29,16 @@ class Lasso(HeadDefaults):
     ----------
     alpha : > 0, in units of effect times feature (scikit-learn's ``alpha``).
 
-    Notes
-    -----
+    References
+    ----------
     Tibshirani (1996), J. R. Stat. Soc. B 58:267-288; Friedman, Hastie and Tibshirani (2010), J. Stat. Softw. 33(1),
     equation 5 and section 2.2 (covariance updates); Lee et al. (2006), NeurIPS 19, algorithm 1 (feature-sign steps).
+
+    Examples
+    --------
+    >>> rows = Inputs(np.array([[-1.0], [1.0]]), np.zeros(2, int), None, ((0,), (1,)))
+    >>> Lasso(alpha=0.5).fit(rows, np.array([[-2.0], [2.0]])).coef_.tolist()
+    [[1.5]]
     """
 
     trained = True
@@ -47,8 +53,8 @@ class Lasso(HeadDefaults):
         return [{"alpha": alpha} for alpha in (1e-3, 1e-2, 1e-1, 1.0)]
 
     def fit(self, inputs: Inputs, Y: np.ndarray, observed: np.ndarray | None = None) -> Self:
-        """Coefficients from features (n, d) to effects ``Y`` (n, g); ``observed`` is not used, since unobserved entries
-        of ``Y`` come filled.
+        """Coefficients from features of shape (n, d) to effects ``Y`` of shape (n, g); ``observed`` is not used, since
+        unobserved entries of ``Y`` come filled.
         """
         check_rows(self, inputs, Y)
         self.x_mean_, self.y_mean_ = inputs.X.mean(axis=0, dtype=np.float64), Y.mean(axis=0, dtype=np.float64)

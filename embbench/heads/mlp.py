@@ -36,7 +36,7 @@ class ResidualNet(nn.Module):
             nn.init.zeros_(parameter)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Outputs (n, n_out) for inputs (n, n_in)."""
+        """Outputs of shape (n, n_out) for inputs of shape (n, n_in)."""
         h = self.inlet(x)
         for block in self.blocks:
             h = h + block(h)
@@ -63,7 +63,7 @@ class _Target:
         return cls(context, means, centre, axes, scale)
 
     def base(self, context: np.ndarray) -> np.ndarray:
-        """Prediction of the context alone (n, g)."""
+        """Prediction of the context alone, shape (n, g)."""
         place = np.searchsorted(self.context, context)
         known = self.context[np.minimum(place, len(self.context) - 1)] == context
         return self.means[np.where(known, place, -1)] + self.centre
@@ -93,10 +93,16 @@ class MLP(HeadDefaults):
     seed : of the initial weights, the batches and dropout.
     device : ``auto`` (cuda where there is one), ``cpu``, ``cuda`` ...
 
-    Notes
-    -----
+    References
+    ----------
     Gorishniy et al. (2021), Revisiting Deep Learning Models for Tabular Data, section 3.2 (ResNet), with a low-rank
     decoder; the embedding-to-effect MLP of Wenteler et al. (2024), PertEval-scFM.
+
+    Examples
+    --------
+    >>> MLP(dropout=1.0)
+    Traceback (most recent call last):
+    ValueError: MLP: dropout must be in [0, 1), got 1.0
     """
 
     trained = True
@@ -129,8 +135,8 @@ class MLP(HeadDefaults):
         return [{}, {"width": 64, "depth": 1, "dropout": 0.5, "weight_decay": 0.1}]
 
     def fit(self, inputs: Inputs, Y: np.ndarray, observed: np.ndarray | None = None) -> Self:
-        """Train on inputs (n, ...) and effects ``Y`` (n, g); ``observed`` is not used, since unobserved entries of
-        ``Y`` come filled.
+        """Train on inputs (n, ...) and effects ``Y`` of shape (n, g); ``observed`` is not used, since unobserved
+        entries of ``Y`` come filled.
         """
         check_rows(self, inputs, Y)
         folds = inner_folds(inputs.units, 5, self.seed)

@@ -18,10 +18,16 @@ class NearestContext(Smoother):
     training contexts (constant columns are left unscaled); equal distances go to the smaller context code. The query's
     own context, when it has training rows, is a training context like any other, at distance 0.
 
-    Notes
-    -----
-    Nearest-neighbour matching of cell types by their unperturbed state: 1-nearest neighbour (Cover and Hart, 1967,
-    IEEE Trans. Inf. Theory 13:21-27) over contexts.
+    References
+    ----------
+    Cover and Hart (1967), IEEE Trans. Inf. Theory 13:21-27: the 1-nearest-neighbour rule, here over contexts.
+
+    Examples
+    --------
+    >>> sets, vectors = sparse.csr_matrix(np.ones((3, 1))), np.array([[0.0], [9.0], [8.0]])
+    >>> rows = Inputs(np.zeros((3, 0)), np.arange(3), sets, ((0,), (0,), (0,)), context_vector=vectors)
+    >>> NearestContext().weights(rows.rows([0, 1]), rows.rows([2])).toarray().tolist()
+    [[0.0, 1.0]]
     """
 
     needs_embedding = False

@@ -12,9 +12,15 @@ from embbench.heads._smoother import Smoother
 class NoChange(Smoother):
     """Predicts an effect of 0 for every gene.
 
-    Notes
-    -----
+    References
+    ----------
     The "no change" baseline of Ahlmann-Eltze, Huber and Anders (2025), Nature Methods.
+
+    Examples
+    --------
+    >>> rows = Inputs(np.eye(2), np.zeros(2, int), sparse.eye(2), ((0,), (1,)))
+    >>> NoChange().fit(rows, np.ones((2, 3))).predict(rows).tolist()
+    [[0.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
     """
 
     needs_embedding = False

@@ -14,9 +14,17 @@ class PerturbationMean(Smoother):
     contexts equal. A set that no training row has gets the context mean (in a context without training rows: the mean
     over the training contexts' means).
 
-    Notes
-    -----
+    References
+    ----------
     The perturbation-average baseline for unseen contexts, e.g. Wu et al. (2024), PerturBench, arXiv:2408.10609.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> sets = sparse.csr_matrix([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    >>> rows = Inputs(np.zeros((3, 0)), np.arange(3), sets, ((0,), (0,), (1,)))
+    >>> PerturbationMean().weights(rows, rows).toarray()[0].tolist()
+    [0.5, 0.5, 0.0]
     """
 
     needs_embedding = False

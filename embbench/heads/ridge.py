@@ -21,9 +21,15 @@ class Ridge(Smoother):
     ----------
     alpha : > 0, in units of squared feature norm (scikit-learn's ``alpha``).
 
-    Notes
-    -----
+    References
+    ----------
     Hoerl and Kennard (1970), Technometrics 12:55-67, equation 2.1; the dual form: Saunders, Gammerman and Vovk (1998).
+
+    Examples
+    --------
+    >>> rows = Inputs(np.array([[-1.0], [1.0]]), np.zeros(2, int), None, ((0,), (1,)))
+    >>> Ridge(alpha=2.0).fit(rows, np.array([[-2.0], [2.0]])).predict(rows).ravel().tolist()
+    [-1.0, 1.0]
     """
 
     def __init__(self, alpha: float = 100.0) -> None:
@@ -41,7 +47,7 @@ class Ridge(Smoother):
 
     @classmethod
     def path(cls, heads: Sequence[Self], train: Inputs, query: Inputs) -> Iterator[np.ndarray]:
-        """Weights of several penalties from one eigendecomposition."""
+        """Weights (n_query, n_train) of several penalties from one eigendecomposition."""
         mean = train.X.mean(axis=0, dtype=np.float64)
         rows, asked = train.X - mean, query.X - mean
         n, d = rows.shape

@@ -31,8 +31,8 @@ class SklearnRegressor(HeadDefaults):
         the rank of the effects.
     more : further constructor parameters, for specs such as ``sklearn:sklearn.svm.SVR:C=10``.
 
-    Notes
-    -----
+    References
+    ----------
     Pedregosa et al. (2011), JMLR 12:2825-2830.
     """
 
@@ -76,8 +76,8 @@ class SklearnRegressor(HeadDefaults):
         return MultiOutputRegressor(made, n_jobs=1)
 
     def fit(self, inputs: Inputs, Y: np.ndarray, observed: np.ndarray | None = None) -> Self:
-        """Fit on features (n, d) and effects ``Y`` (n, g); ``observed`` is not used, since unobserved entries of ``Y``
-        come filled.
+        """Fit on features of shape (n, d) and effects ``Y`` of shape (n, g); ``observed`` is not used, since unobserved
+        entries of ``Y`` come filled.
         """
         check_rows(self, inputs, Y)
         X, target = inputs.X.astype(np.float64), Y.astype(np.float64)
@@ -113,9 +113,15 @@ class PartialLeastSquares(SklearnRegressor):
     ----------
     n_components : >= 1, number of latent directions; at most min(n - 1, d) are used.
 
-    Notes
-    -----
+    References
+    ----------
     Wegelin (2000), A survey of partial least squares methods, section 4.2 (PLS2).
+
+    Examples
+    --------
+    >>> PartialLeastSquares(n_components=0)
+    Traceback (most recent call last):
+    ValueError: PartialLeastSquares: n_components must be a whole number >= 1, got 0
     """
 
     trained = False

@@ -26,7 +26,7 @@ def by_rows(least: int, *, expression: bool = False) -> Callable[[Kernel], Score
 
     Returns
     -------
-    Decorator of ``kernel(p, t, mask) -> (b,)``; ``p`` and ``t`` (b, g) float64 are 0 outside the mask (b, g).
+    Decorator of ``kernel(p, t, mask) -> (b,)``; ``p`` and ``t`` of shape (b, g), float64, are 0 outside the mask.
     """
 
     def decorate(kernel: Kernel) -> Scorer:
@@ -48,7 +48,7 @@ def by_rows(least: int, *, expression: bool = False) -> Callable[[Kernel], Score
 
 
 def centred(x: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Deviations (b, g) of scored entries from their row mean, and their sums of squares (b,), 0 for constant rows."""
+    """Deviations, shape (b, g), of scored entries from their row mean, and sums of squares (b,), 0 if constant."""
     mean = x.sum(axis=1, keepdims=True) / np.maximum(mask.sum(axis=1, keepdims=True), 1)
     away = np.where(mask, x - mean, 0.0)
     squares = np.square(away).sum(axis=1)
@@ -56,5 +56,11 @@ def centred(x: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def ratio(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
-    """``top / bottom`` (b,), NaN where ``bottom`` is 0."""
+    """``top / bottom`` of shape (b,), NaN where ``bottom`` is 0.
+
+    Examples
+    --------
+    >>> ratio(np.array([1.0, 1.0]), np.array([2.0, 0.0])).tolist()
+    [0.5, nan]
+    """
     return np.where(bottom > 0, top / np.where(bottom > 0, bottom, 1.0), np.nan)

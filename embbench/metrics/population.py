@@ -13,7 +13,11 @@ def edistance(x: np.ndarray, y: np.ndarray) -> float:
 
     Parameters
     ----------
-    x : (m, k), y : (l, k); NaN when either is empty.
+    x, y : of shape (m, k) and (l, k); NaN when either is empty.
+
+    References
+    ----------
+    Székely and Rizzo (2013), Journal of Statistical Planning and Inference 143:1249; Peidli et al. (2024), scPerturb.
 
     Examples
     --------

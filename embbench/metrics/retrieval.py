@@ -30,7 +30,7 @@ Distances = tuple[np.ndarray, np.ndarray]
 
 @dataclass(frozen=True)
 class PairSums:
-    """Sums over the genes scored for each (query, candidate) pair, all (b, n) float64.
+    """Sums over the genes scored for each (query, candidate) pair, all of shape (b, n), float64.
 
     Parameters
     ----------
@@ -47,20 +47,20 @@ class PairSums:
 
 
 def l2_distance(s: PairSums) -> Distances:
-    """Root mean squared difference (b, n), and the resolution of each: by the triangle inequality that of the norms."""
+    """Root mean squared difference, shape (b, n), and its resolution: by the triangle inequality that of the norms."""
     count = np.maximum(s.count, 1)
     square = np.maximum(s.qq - 2 * s.qc + s.cc, 0.0) / count
     return np.sqrt(square), RESOLUTION * (np.sqrt(s.qq / count) + np.sqrt(s.cc / count))
 
 
 def cosine_distance(s: PairSums) -> Distances:
-    """1 - cosine (b, n), 1 for a zero vector (it points nowhere), and the resolution."""
+    """1 - cosine, shape (b, n), 1 for a zero vector (it points nowhere), and the resolution."""
     size = np.sqrt(s.qq) * np.sqrt(s.cc)
     return 1.0 - np.where(size > 0, s.qc / np.where(size > 0, size, 1.0), 0.0), np.full(size.shape, 2 * RESOLUTION)
 
 
 def pearson_distance(s: PairSums) -> Distances:
-    """1 - Pearson correlation (b, n), 1 where a vector is constant, and the resolution (centring loses digits)."""
+    """1 - Pearson correlation, shape (b, n), 1 for a constant vector, and the resolution (centring loses digits)."""
     count = np.maximum(s.count, 1)
     qq, cc, qc = s.qq - s.q**2 / count, s.cc - s.c**2 / count, s.qc - s.q * s.c / count
     varies = (qq > RESOLUTION**2 * s.qq) & (cc > RESOLUTION**2 * s.cc)
@@ -90,7 +90,14 @@ def _rank(distance: Callable[[PairSums], Distances], pred: np.ndarray, truth: Tr
 
 
 def pair_sums(query: np.ndarray, mask: np.ndarray, pool: np.ndarray, observed: np.ndarray | None) -> PairSums:
-    """Sums over ``mask[i] & observed[j]`` of queries (b, g) and candidates (n, g); ``pool`` is 0 where unobserved."""
+    """Sums over ``mask[i] & observed[j]`` of queries of shape (b, g) and candidates (n, g), which are 0 if unobserved.
+
+    Examples
+    --------
+    >>> sums = pair_sums(np.array([[1.0, 2.0]]), np.array([[True, True]]), np.array([[3.0, 4.0]]), None)
+    >>> sums.qc.tolist(), l2_distance(sums)[0].tolist()
+    ([[11.0]], [[2.0]])
+    """
     q = np.where(mask, query, 0.0).astype(np.float64)
     shape = (len(q), len(pool))
     if observed is None:
@@ -113,17 +120,18 @@ def _masked_sum(mask: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def mid_rank(distance: np.ndarray, resolution: np.ndarray, valid: np.ndarray, own: np.ndarray) -> np.ndarray:
-    """Share of valid candidates closer than the own one, ties counted half.
+    """Share (b,) of valid candidates closer than the own one, ties counted half; NaN with fewer than 2 valid candidates
+    or when the own one is not valid.
 
     Parameters
     ----------
-    distance, resolution : (b, n).
+    distance, resolution : of shape (b, n).
     valid : (b, n) bool, candidates that share a scored gene with the query.
     own : (b,) column of each query's own candidate.
 
-    Returns
-    -------
-    (b,) float64 in [0, 1]; NaN with fewer than 2 valid candidates or when the own one is not valid.
+    References
+    ----------
+    Wu et al. (2024), PerturBench, arXiv:2408.10609 (rank); Mann and Whitney (1947): a tie counts one half.
 
     Examples
     --------

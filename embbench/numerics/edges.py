@@ -53,9 +53,9 @@ def read_edges(
 
     Returns
     -------
-    names : (m,) str, sorted, every end of a kept edge.
-    adjacency : (m, m) float64 CSR, symmetric, zero diagonal; of repeated edges (in either direction) the largest
-        weight counts; self-loops are dropped.
+    names : of shape (m,), str, sorted, every end of a kept edge.
+    adjacency : of shape (m, m), float64 CSR, symmetric, zero diagonal; of repeated edges (in either direction) the
+        largest weight counts; self-loops are dropped.
 
     Raises
     ------

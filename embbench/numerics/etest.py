@@ -8,11 +8,13 @@ import numpy as np
 def e_statistic(perturbed: np.ndarray, control: np.ndarray) -> float:
     """Squared-Euclidean energy distance, V form: ``2 E|x-c|^2 - E|x-x'|^2 - E|c-c'|^2 = 2 |mean x - mean c|^2``.
 
-    Székely and Rizzo (2013), Journal of Statistical Planning and Inference 143:1249, equation 6.1 with exponent 2.
-
     Parameters
     ----------
-    perturbed, control : (m, k) and (n, k).
+    perturbed, control : of shape (m, k) and (n, k).
+
+    References
+    ----------
+    Székely and Rizzo (2013), Journal of Statistical Planning and Inference 143:1249, equation 6.1 with exponent 2.
 
     Examples
     --------
@@ -37,7 +39,7 @@ def e_test(
 
     Parameters
     ----------
-    perturbed, control : (m, k) and (n, k) cells, not used to choose the k axes.
+    perturbed, control : cells of shape (m, k) and (n, k), not used to choose the k axes.
     rng : source of the permutations.
     strata : codes (m,) and (n,); strata that lack one of the two are left out.
     permutations : number of relabellings, all in one matrix product.
@@ -47,10 +49,15 @@ def e_test(
     float
         NaN when no stratum has both kinds of cell.
 
-    Notes
-    -----
+    References
+    ----------
     Peidli et al. (2024), Nature Methods 21:531 (E-test for perturbation screens); Phipson and Smyth (2010), Statistical
     Applications in Genetics and Molecular Biology 9:39, equation 2 (the p value is never 0).
+
+    Examples
+    --------
+    >>> e_test(np.full((9, 1), 5.0), np.zeros((9, 1)), np.random.default_rng(0), permutations=99)
+    0.01
     """
     codes = strata or (np.zeros(len(perturbed), np.int64), np.zeros(len(control), np.int64))
     shared = np.intersect1d(codes[0], codes[1])

@@ -43,12 +43,12 @@ def first_fold(units: Sequence[tuple[int, ...]], fold_of: np.ndarray) -> tuple[n
     Parameters
     ----------
     units : per row the codes of its units, each an index of ``fold_of``.
-    fold_of : (u,) fold number of each unit.
+    fold_of : of shape (n_units,), fold number of each unit.
 
     Returns
     -------
     home : (n,) int64, the lowest fold number among the row's units.
-    touches : (n, folds) bool, folds that hold one of the row's units out.
+    touches : of shape (n, folds), bool, folds that hold one of the row's units out.
 
     Raises
     ------

@@ -24,8 +24,8 @@ def select_genes(
     ----------
     rule : ``all``, ``expressed`` or ``hvg:N``.
     names : g gene names.
-    mean : (c, g) mean of log1p-normalised control cells, or None; rows of NaN are contexts without controls.
-    variance : (c, g) their variance over cells, or None.
+    mean : of shape (c, g), mean of log1p-normalised control cells, or None; rows of NaN are contexts without controls.
+    variance : of shape (c, g), their variance over cells, or None.
 
     Returns
     -------
@@ -36,8 +36,8 @@ def select_genes(
     UserError
         Unknown rule, N outside 1 .. number of expressed genes, or no control mean or variance.
 
-    Notes
-    -----
+    References
+    ----------
     Satija et al. (2015), Nature Biotechnology 33:495, methods: variance / mean, z-scored within 20 bins of the mean.
     Here the moments are those of log1p values, the scale of the effects (Seurat takes those of expm1 values).
 
@@ -79,7 +79,7 @@ def _most_variable(count: str, expressed: np.ndarray, mean: np.ndarray, variance
 
 
 def pooled_dispersion(mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
-    """Normalised dispersion (g,), averaged over the contexts (rows) that express a gene; -inf where none does."""
+    """Normalised dispersion (g,) of inputs of shape (c, g), averaged over contexts that express a gene, else -inf."""
     scores = np.stack([normalised_dispersion(m, v) for m, v in zip(mean, variance, strict=True)])
     defined = np.isfinite(scores)
     total = np.where(defined, scores, 0.0).sum(axis=0)
@@ -90,11 +90,12 @@ def normalised_dispersion(mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
     """z-score of ``log(variance / mean)`` among genes of a similar mean, for one context.
 
     Genes are cut into 20 bins of equal width in the mean; the standard deviation has n - 1 in the denominator. A gene
-    alone in its bin (or in a bin without spread) gets 0: nothing says that it is unusual.
+    alone in its bin (or in a bin without spread) gets 0: nothing says that it is unusual. Source: Satija et al. (2015),
+    see `select_genes`.
 
     Parameters
     ----------
-    mean, variance : (g,) over control cells; NaN where the context has none.
+    mean, variance : of shape (g,), over control cells; NaN where the context has none.
 
     Returns
     -------

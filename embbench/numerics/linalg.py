@@ -14,8 +14,8 @@ def gram(Y: np.ndarray, other: np.ndarray | None = None, *, block: int = 1024) -
 
     Parameters
     ----------
-    Y : (n, g) float32 or float64.
-    other : (m, g) or None (``Y`` itself; the result is then exactly symmetric).
+    Y : of shape (n, g), float32 or float64.
+    other : of shape (m, g), or None (``Y`` itself; the result is then exactly symmetric).
     block : genes per block, so that no float64 copy of ``Y`` is made.
 
     Returns
@@ -52,13 +52,13 @@ def pca(X: np.ndarray, dim: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
     Parameters
     ----------
-    X : (n, d) finite.
+    X : of shape (n, d), finite.
     dim : number of axes wanted, >= 1.
 
     Returns
     -------
     mean : (d,) float64.
-    components : (d, k) float64, orthonormal columns, ``k = min(dim, rank of the centred data)``.
+    components : of shape (d, k), float64, orthonormal columns, ``k = min(dim, rank of the centred data)``.
     singular : (k,) float64, singular values of the centred data, descending.
 
     Raises
@@ -66,8 +66,8 @@ def pca(X: np.ndarray, dim: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     ValueError
         ``dim`` < 1 or ``X`` is not a matrix with rows.
 
-    Notes
-    -----
+    References
+    ----------
     Jolliffe (2002), Principal Component Analysis, section 3.5.
 
     Examples

@@ -16,7 +16,7 @@ def log_normalise(counts: sparse.csr_matrix, depth: np.ndarray) -> sparse.csr_ma
 
     Parameters
     ----------
-    counts : (m, g) non-negative.
+    counts : of shape (m, g), non-negative.
     depth : (m,) positive size factor of each cell: its total count.
 
     Examples
@@ -49,7 +49,7 @@ class GroupMoments:
         self.squares = np.zeros((groups if squares else 0, genes))
 
     def add(self, cells: sparse.csr_matrix, group: np.ndarray) -> Self:
-        """Add cells (m, g) to their groups (m,); cells of group -1 are left out.
+        """Add cells of shape (m, g) to their groups (m,); cells of group -1 are left out.
 
         Examples
         --------
@@ -74,15 +74,15 @@ class GroupMoments:
         return self
 
     def mean(self) -> np.ndarray:
-        """(groups, g) means; 0 for an empty group."""
+        """Means of shape (groups, g); 0 for an empty group."""
         return self.total / np.maximum(self.count, 1)[:, None]
 
     def deviations(self) -> np.ndarray:
-        """(groups, g) sums of squared deviations from the group mean; never negative."""
+        """Sums, shape (groups, g), of squared deviations from the group mean; never negative."""
         return np.maximum(self.squares - self.total**2 / np.maximum(self.count, 1)[:, None], 0.0)
 
     def variance(self) -> np.ndarray:
-        """(groups, g) unbiased variances; a group of one cell, which has none, borrows the variance pooled over groups.
+        """Unbiased variances of shape (groups, g); a group of one cell borrows the variance pooled over groups.
 
         Pooled: summed squared deviations over summed degrees of freedom; 0 when no group has two cells.
         """
@@ -114,7 +114,7 @@ def batch_weights(perturbed: np.ndarray, control: np.ndarray, matching: str = "b
 
     Parameters
     ----------
-    perturbed, control : (b,) numbers of cells.
+    perturbed, control : numbers of cells, of shape (b,).
     matching : see above.
 
     Raises

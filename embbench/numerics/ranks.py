@@ -10,8 +10,8 @@ def average_ranks(X: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
 
     Parameters
     ----------
-    X : (n, g) numbers, finite where ranked.
-    mask : (n, g) bool of the entries to rank, or None (all).
+    X : numbers of shape (n, g), finite where ranked.
+    mask : of shape (n, g), bool, of the entries to rank, or None (all).
 
     Returns
     -------
@@ -22,8 +22,8 @@ def average_ranks(X: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
     ValueError
         A ranked value is not finite.
 
-    Notes
-    -----
+    References
+    ----------
     Kendall (1945), "The treatment of ties in ranking problems", Biometrika 33: mid-ranks.
 
     Examples

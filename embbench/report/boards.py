@@ -99,6 +99,8 @@ def settings(runs: pd.DataFrame | Settings) -> Settings:
     whole = of_draw[of_run]
     table["fallback"] = _join(runs["fallback"], whole, len(table))
     table["dim"] = _span(runs["dim"], whole, len(table))
+    first = np.unique(whole, return_index=True)[1]
+    table["config"] = runs["config"].to_numpy()[first] if "config" in runs else ""
     return Settings(draws, table.drop(columns="draw"), of_run, of_draw, runs["key"].to_numpy())
 
 
@@ -160,7 +162,7 @@ class Board:
         return self.where["split"].startswith("unseen_context") or bool(same)
 
     def per_table(self, matrix: np.ndarray) -> np.ndarray:
-        """Mean (table, r) over the draws of each configuration of ``matrix`` (draws, r), NaN left out."""
+        """Mean of shape (table, r) over the draws of each configuration of ``matrix`` (draws, r), NaN left out."""
         finite = np.isfinite(matrix)
         total, count = (np.zeros((len(self.table), matrix.shape[1])) for _ in range(2))
         np.add.at(total, self.of_draw, np.where(finite, matrix, 0.0))

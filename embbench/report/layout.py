@@ -86,6 +86,11 @@ def _cells(part: pd.DataFrame) -> dict[str, list[str]]:
         out["cov"] = [f"{v:.0%}" if np.isfinite(v) else "" for v in part["coverage"]]
     if (part["undefined"] > 0).any():
         out["undefined"] = [str(v) if v else "" for v in part["undefined"]]
+    if (part["config"] != "").any():
+        out["id"] = [
+            "" if draws else str(v)[:8]
+            for v, draws in zip(part["config"], part["draws"] * (part["role"] == "permuted"), strict=True)
+        ]
     return out
 
 
@@ -138,6 +143,8 @@ def _legend(
         out.append(f"Δ ctx mean: paired difference to the context mean, positive = better.{verdict}")
     if metrics[part["metric"].iloc[0]].get("level") == "set":
         out.append("A value depends on the other conditions of its context; resamples keep the values as they are.")
+    if (part["config"] != "").any():
+        out.append("id: for embbench predict --run and embbench explain --run.")
     if (~part["complete"]).any():
         out.append(
             "† runs done/all: incomplete (runs or rows missing), mean over what is there, neither ranked nor compared."

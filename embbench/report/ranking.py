@@ -19,7 +19,7 @@ UNAVAILABLE = "not available"
 
 
 def ceiling_values(ceilings: pd.DataFrame | None, board: Board, metric: str) -> tuple[np.ndarray, str]:
-    """Ceiling (r,) of each row of the board, NaN where there is none, and where it comes from."""
+    """Ceiling, shape (r,), of each row of the board, NaN where there is none, and where it comes from."""
     out = np.full(len(board.rows), np.nan)
     if ceilings is None or not len(ceilings):
         return out, UNAVAILABLE
@@ -34,7 +34,7 @@ def ceiling_values(ceilings: pd.DataFrame | None, board: Board, metric: str) -> 
 
 
 def complete_draws(board: Board) -> np.ndarray:
-    """(draws,) bool: every fold done and every row of the board scored."""
+    """Bool of shape (draws,): every fold done and every row of the board scored."""
     waiting = board.draws[["failed", "skipped", "pending"]].sum(axis=1).to_numpy()
     return (waiting == 0) & board.present.all(axis=1)
 
@@ -88,9 +88,17 @@ def _worst_last(mean: pd.Series, sign: float) -> np.ndarray:
 
 
 def own_permutation(table: pd.DataFrame) -> np.ndarray:
-    """(N,) for each configuration the row of its own permutation (everything else equal), -1 without one.
+    """Of shape (N,): for each configuration the row of its own permutation (everything else equal), -1 without one.
 
     With several (parts of it permuted), the one that permutes the whole embedding and nothing else goes first.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> table = pd.DataFrame({"head": "ridge", "embedding": ["go", "permuted:go"], "embedding_origin": "go"})
+    >>> table = table.assign(context_embedding="none", context_embedding_origin="none", **dict.fromkeys(OTHER, ""))
+    >>> own_permutation(table).tolist()
+    [1, -1]
     """
     names = table[["embedding", "context_embedding"]].to_numpy()
     origins = table[["embedding_origin", "context_embedding_origin"]].to_numpy()

@@ -105,7 +105,13 @@ def _table(sheet: Sheet, width: int) -> Any:
 
 
 def text(renderable: Any, *, width: int = 100) -> str:
-    """Plain text of anything rich can draw, without colour codes or trailing blanks."""
+    r"""Plain text of anything rich can draw, without colour codes or trailing blanks.
+
+    Examples
+    --------
+    >>> text("[bold]pearson[/bold]   ")
+    'pearson\n'
+    """
     from rich.console import Console
 
     console = Console(file=io.StringIO(), width=width, record=True, force_terminal=False)
@@ -127,7 +133,15 @@ def svg(renderable: Any, path: Path, *, width: int = 100, title: str = "embbench
 
 
 def markdown(sheets: Sequence[Sheet]) -> str:
-    """The sheets as GitHub Markdown tables with their legends."""
+    r"""The sheets as GitHub Markdown tables with their legends.
+
+    Examples
+    --------
+    >>> from embbench.report.sheets import Line
+    >>> sheet = Sheet("kang18", ("head", "mean"), (("", (Line(("ridge", "0.31"), bold=True),)),))
+    >>> markdown([sheet]).split("\n")[2:5]
+    ['| head | mean |', '| :-- | --: |', '| **ridge** | **0.31** |']
+    """
     out: list[str] = []
     for sheet in sheets:
         align = [":--" if c in sheet.text_columns else "--:" for c in sheet.columns]
@@ -152,5 +166,12 @@ def _pipe(cells: Sequence[str], *, escape: bool = True) -> str:
 
 
 def csv(frame: pd.DataFrame) -> str:
-    """CSV text: nine significant digits, empty cells for missing values, one newline per line on every system."""
+    r"""CSV text: nine significant digits, empty cells for missing values, one newline per line on every system.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> csv(pd.DataFrame({"mean": [1 / 3, None], "head": ["ridge", "knn"]}))
+    'mean,head\n0.333333333,ridge\n,knn\n'
+    """
     return frame.to_csv(index=False, float_format="%.9g", lineterminator="\n")

@@ -54,7 +54,14 @@ class Sheet:
     hidable: tuple[str, ...] = ()
 
     def keep(self, positions: Sequence[int]) -> Sheet:
-        """The sheet with the columns at ``positions`` only."""
+        """The sheet with the columns at ``positions`` only.
+
+        Examples
+        --------
+        >>> sheet = Sheet("kang18", ("head", "mean"), (("Methods", (Line(("ridge", "0.31")),)),))
+        >>> sheet.keep([1]).columns, sheet.keep([1]).cells_of(0)
+        (('mean',), ['0.31'])
+        """
         sections = tuple(
             (name, tuple(Line(tuple(line.cells[i] for i in positions), line.bold) for line in lines))
             for name, lines in self.sections
@@ -73,7 +80,15 @@ def by_board(frame: pd.DataFrame) -> Iterator[pd.DataFrame]:
 
 
 def varies(part: pd.DataFrame, column: str) -> bool:
-    """Whether a coordinate tells lines apart, so that it needs a column."""
+    """Whether a coordinate tells lines apart, so that it needs a column.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> part = pd.DataFrame({"scope": ["auto", "auto"], "graph": ["none", "ppi"]})
+    >>> varies(part, "scope"), varies(part, "graph")
+    (False, True)
+    """
     if column == "embedding":
         return bool((part[column] != "none").any())
     return column in ("head", "status", "reason", "runs") or part[column].nunique(dropna=False) > 1
@@ -92,7 +107,14 @@ def title(part: pd.DataFrame, facts: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def decimals_of(part: pd.DataFrame, column: str) -> int:
-    """Decimals that show two digits of the typical interval, or three of the values where there is none."""
+    """Decimals that show two digits of the typical interval, or three of the values where there is none.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> decimals_of(pd.DataFrame({"mean": [0.31], "low": [0.28], "high": [0.34]}), "")
+    3
+    """
     low, high = (f"{column}_low", f"{column}_high") if column else ("low", "high")
     width = (part[high] - part[low]).to_numpy(dtype=np.float64) / 2
     width = width[width > 0]
@@ -104,7 +126,14 @@ def decimals_of(part: pd.DataFrame, column: str) -> int:
 
 
 def describe(part: pd.DataFrame, metrics: Mapping[str, Mapping[str, Any]]) -> str:
-    """Name, direction and range of the board's metric."""
+    """Name, direction and range of the board's metric.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> describe(pd.DataFrame({"metric": ["pearson"]}), {"pearson": {"best": "high", "lower": -1.0, "upper": 1.0}})
+    'pearson: higher is better, from -1 up to 1.'
+    """
     name = part["metric"].iloc[0]
     facts = metrics[name]
     low, high = facts.get("lower", -np.inf), facts.get("upper", np.inf)

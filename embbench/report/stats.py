@@ -24,7 +24,7 @@ class Plan:
     context : shape (r,), int64 codes; conditions weigh equally within a context, contexts weigh equally.
     unit : shape (r,), int64 codes of what is resampled.
     over_contexts : True when the units are the contexts themselves.
-    counts : (n_units, 1 + B) float64; column 0 is all ones (the plain mean), the others are multinomial resamples.
+    counts : shape (n_units, 1 + B), float64; column 0 is ones (the plain mean), the others are multinomial resamples.
     """
 
     context: np.ndarray
@@ -38,8 +38,8 @@ class Plan:
         return len(self.counts)
 
     def row_weights(self, present: np.ndarray, resamples: slice = slice(None)) -> np.ndarray:
-        """Weights (k, 1 + B) of the ``k`` rows in the bool mask ``present`` (r,): ``values[present] @ weights`` is the
-        mean over conditions within each context, then over the contexts that a resample holds.
+        """Weights of shape (k, 1 + B) of the ``k`` rows in the bool mask ``present``: ``values[present] @ weights`` is
+        the mean over conditions within each context, then over the contexts that a resample holds.
 
         ``resamples`` takes some columns only. A resample without any present row has NaN weights.
         """
@@ -55,14 +55,14 @@ class Plan:
         return within * per_row[context]
 
     def units_seen(self, values: np.ndarray) -> np.ndarray:
-        """(N,) number of units with at least one finite value in each row of ``values`` (N, r)."""
+        """Number of units, shape (N,), with a finite value in each row of ``values`` (N, r)."""
         order = np.argsort(self.unit, kind="stable")
         starts = np.flatnonzero(np.diff(self.unit[order], prepend=-1))
         return np.logical_or.reduceat(np.isfinite(values[:, order]), starts, axis=1).sum(axis=1)
 
 
 def plan(context: np.ndarray, unit: np.ndarray, *, over_contexts: bool, resamples: int, seed: int) -> Plan:
-    """A bootstrap plan for rows with context labels (r,) and unit labels (r,).
+    """A bootstrap plan for rows with context labels and unit labels, each of shape (r,).
 
     Parameters
     ----------
@@ -91,7 +91,7 @@ def plan(context: np.ndarray, unit: np.ndarray, *, over_contexts: bool, resample
 
 
 def resampled_means(values: np.ndarray, plan: Plan) -> np.ndarray:
-    """Two-level means (N, 1 + B) of ``values`` (N, r): column 0 plain, the others under the plan's resamples.
+    """Two-level means, shape (N, 1 + B), of ``values`` (N, r): column 0 plain, the others under the plan's resamples.
 
     NaN values are left out, exactly: weights are renewed for every pattern of missing rows. A row without any finite
     value, and a resample without any, give NaN.
@@ -121,7 +121,7 @@ def resampled_means(values: np.ndarray, plan: Plan) -> np.ndarray:
 
 
 def interval(samples: np.ndarray, units: np.ndarray | int) -> tuple[np.ndarray, np.ndarray]:
-    """Percentile bootstrap limits (N,), (N,) from `resampled_means` output (N, 1 + B).
+    """Percentile bootstrap limits, each of shape (N,), from `resampled_means` output (N, 1 + B).
 
     NaN where ``units`` (scalar or (N,), units behind each mean) is below `MIN_INTERVAL`.
 
@@ -144,7 +144,7 @@ def interval(samples: np.ndarray, units: np.ndarray | int) -> tuple[np.ndarray, 
 
 
 def summarise(values: np.ndarray, plan: Plan) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Mean, low, high (N,) float64 and the number of units (N,) behind each row of ``values`` (N, r)."""
+    """Mean, low, high and number of units, each of shape (N,), behind the rows of ``values`` (N, r)."""
     units = plan.units_seen(values)
     mean, low, high = (np.full(len(values), np.nan) for _ in range(3))
     step = max(1, _CELLS // plan.counts.shape[1])
@@ -158,7 +158,7 @@ def summarise(values: np.ndarray, plan: Plan) -> tuple[np.ndarray, np.ndarray, n
 
 @dataclass(frozen=True)
 class Versus:
-    """Paired comparisons, positive = better, each field (N,).
+    """Paired comparisons, positive = better, each field of shape (N,).
 
     Parameters
     ----------
@@ -180,7 +180,7 @@ class Versus:
 
         ``yes`` needs a lower limit above 0 and, with ``needs_draws``, a gap beyond the spread of the draws: `holm` p
         over these comparisons <= 0.05, so that a board without any signal says yes anywhere in 5 % of cases.
-        ``scale`` (N,): the scores themselves; a gap below `RESOLUTION` of them is rounding, not a difference.
+        ``scale`` of shape (N,): the scores themselves; a gap below `RESOLUTION` of them is rounding, not a difference.
         """
         known = (self.units >= MIN_CLAIM) & np.isfinite(self.low)
         wins = self.low > RESOLUTION * np.abs(scale)
@@ -191,7 +191,7 @@ class Versus:
 
 
 def holm(p: np.ndarray) -> np.ndarray:
-    """Family-wise p values (N,) of one-sided tests; NaN (no test) is left out of the family.
+    """Family-wise p values, shape (N,), of one-sided tests; NaN (no test) is left out of the family.
 
     Notes
     -----
@@ -211,13 +211,13 @@ def holm(p: np.ndarray) -> np.ndarray:
 
 
 def versus_reference(values: np.ndarray, reference: np.ndarray, plan: Plan, *, sign: float) -> Versus:
-    """Rows of ``values`` (N, r) against one reference (r,) or one each (N, r); ``sign`` is -1 where low is best."""
+    """Rows of ``values``, shape (N, r), against one reference (r,) or one each; ``sign`` is -1 where low is best."""
     mean, low, high, units = summarise(sign * (values - reference), plan)
     return Versus(mean, low, high, units, np.zeros(len(values), np.int64), np.full(len(values), np.nan))
 
 
 def versus_draws(values: np.ndarray, draws: list[np.ndarray], plan: Plan, *, sign: float, seed: int) -> Versus:
-    """Rows of ``values`` (N, r) against their own permutation draws, a list of N arrays (D_i, r); ``D_i`` may be 0.
+    """Rows of ``values``, shape (N, r), against their own permutation draws, N arrays (D_i, r); ``D_i`` may be 0.
 
     The interval resamples units and draws together. Under the null hypothesis the embedding is one more draw, so the
     gap must also exceed what separates a new draw from the mean of D draws.

@@ -65,7 +65,20 @@ def leaderboard(
         rank(board, *ceiling_values(ceilings, board, metric), sign=sign, resamples=bootstrap, seed=seed)
         for board in boards(scores, config, metric, subset)
     ]
-    columns = ["metric", "subset", *BOARD, "role", "rank", *NAMES, *extra, *_SCORE, "coverage", "fallback", "dim"]
+    columns = [
+        "metric",
+        "subset",
+        *BOARD,
+        "role",
+        "rank",
+        *NAMES,
+        *extra,
+        *_SCORE,
+        "coverage",
+        "fallback",
+        "dim",
+        "config",
+    ]
     columns += ["ceiling", "ceiling_note", "ceiling_conditions", "permutation", "draws"]
     columns += [f"vs_permuted{e}" for e in _VERSUS] + ["permutation_p", "beats_permuted"]
     columns += [f"vs_context_mean{e}" for e in _VERSUS] + ["beats_context_mean", "best", "complete", *STATUSES]

@@ -10,20 +10,20 @@ from embbench.core import PerturbationDataset, UserError
 
 
 def whole_number(owner: str, name: str, value: object, least: int) -> int:
-    """``value`` as int.
-
-    Raises
-    ------
-    ValueError
-        It is not an integer >= ``least``.
-    """
+    """``value`` as int, ValueError when it is not an integer >= ``least``."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
         raise ValueError(f"{owner}: {name} must be an integer >= {least}, got {value!r}")
     return int(value)
 
 
 def codes(keys: Iterable[Hashable]) -> np.ndarray:
-    """(n,) int64 positions of the keys among their sorted distinct values: independent of row order."""
+    """Positions of the keys among their sorted distinct values, shape (n,), int64: independent of row order.
+
+    Examples
+    --------
+    >>> codes(["b", "a", "b"]).tolist()
+    [1, 0, 1]
+    """
     keys = list(keys)
     where = {key: i for i, key in enumerate(sorted(set(keys)))}  # type: ignore[type-var]
     return np.array([where[key] for key in keys], dtype=np.int64)
@@ -36,27 +36,27 @@ def entity_units(data: PerturbationDataset) -> tuple[tuple[int, ...], ...]:
 
 
 def transfer_codes(data: PerturbationDataset) -> np.ndarray:
-    """(n,) codes of (entity set, context): all doses of a perturbation in a context are one unit."""
+    """Codes, shape (n,), of (entity set, context): all doses of a perturbation in a context are one unit."""
     return codes(zip(data.entities, data.context.tolist(), strict=True))
 
 
 def as_units(code: np.ndarray) -> tuple[tuple[int, ...], ...]:
-    """One unit per row."""
+    """One unit per row, from codes of shape (n,).
+
+    Examples
+    --------
+    >>> as_units(np.array([4, 2]))
+    ((4,), (2,))
+    """
     return tuple((int(c),) for c in code)
 
 
 def members_in(rows: np.ndarray, data: PerturbationDataset, pool: set[str]) -> np.ndarray:
-    """(len(rows),) number of each row's entities that are in ``pool``."""
+    """Number of each row's entities that are in ``pool``, of shape (len(rows),)."""
     return np.array([sum(e in pool for e in data.entities[i]) for i in rows], dtype=np.int64)
 
 
 def enough(data: PerturbationDataset, found: int, needed: int, what: str, step: str) -> None:
-    """Refuse data that do not allow the split.
-
-    Raises
-    ------
-    UserError
-        Fewer than ``needed`` of ``what``; ``step`` says what to do.
-    """
+    """UserError for data with fewer than ``needed`` of ``what``; ``step`` says what to do."""
     if found < needed:
         raise UserError(f"dataset {data.name!r}: expected at least {needed} {what}, found {found}; {step}")

@@ -19,17 +19,19 @@ class CovariateTransfer:
 
     Parameters
     ----------
-    folds : number of folds, >= 2.
+    folds : number of folds, >= 2; else ValueError.
     seed : seed of the order of dealing and of ties.
 
-    Raises
-    ------
-    ValueError
-        A parameter is out of range.
+    References
+    ----------
+    Wu et al. (2024), PerturBench, arXiv:2408.10609: covariate transfer, cut into folds instead of one draw.
 
-    Notes
-    -----
-    The task of Wu et al. (2024), PerturBench, arXiv:2408.10609 (transfer), cut into folds instead of one draw.
+    Examples
+    --------
+    >>> sets, lines = (("A",), ("A",), ("B",)), np.array(["K562", "RPE1", "K562"])
+    >>> toy = PerturbationDataset("toy", np.zeros((3, 1), np.float32), "delta", np.array(["G"]), sets, lines)
+    >>> sorted((fold.train.tolist(), fold.test.tolist()) for fold in CovariateTransfer(folds=2).split(toy).folds)
+    [([0, 2], [1]), ([1, 2], [0])]
     """
 
     def __init__(self, folds: int = 5, seed: int = 0) -> None:

@@ -22,12 +22,15 @@ class GivenColumn:
 
     Parameters
     ----------
-    column : name of the column in ``data.covariates``.
+    column : name of the column in ``data.covariates``, shape (n,); ValueError when empty.
 
-    Raises
-    ------
-    ValueError
-        ``column`` is empty.
+    Examples
+    --------
+    >>> names, roles = np.array(["G"]), {"split": np.array(["train", "test"])}
+    >>> effects, lines = np.zeros((2, 1), np.float32), np.array(["K562", "K562"])
+    >>> toy = PerturbationDataset("toy", effects, "delta", names, (("A",), ("B",)), lines, covariates=roles)
+    >>> [(fold.train.tolist(), fold.test.tolist()) for fold in GivenColumn().split(toy).folds]
+    [([0], [1])]
     """
 
     def __init__(self, column: str = "split") -> None:

@@ -16,13 +16,19 @@ class UnseenCombination:
 
     Parameters
     ----------
-    folds : number of folds, >= 2 and at most the number of sets.
+    folds : number of folds, >= 2 (else ValueError) and at most the number of sets.
     seed : seed of the partition.
 
-    Raises
-    ------
-    ValueError
-        A parameter is out of range.
+    References
+    ----------
+    Roohani, Huang and Leskovec (2024), GEARS, Nature Biotechnology 42:927: combinations by members seen in training.
+
+    Examples
+    --------
+    >>> sets, lines = (("A",), ("B",), ("A", "B"), ("A", "C")), np.array(["K562"] * 4)
+    >>> toy = PerturbationDataset("toy", np.zeros((4, 1), np.float32), "delta", np.array(["G"]), sets, lines)
+    >>> sorted(str(fold.groups[0]) for fold in UnseenCombination(folds=2).split(toy).folds)
+    ['1 of 2 singles seen', '2 of 2 singles seen']
     """
 
     def __init__(self, folds: int = 5, seed: int = 0) -> None:

@@ -19,13 +19,19 @@ class UnseenContext:
 
     Parameters
     ----------
-    few_shot : support perturbations per held-out context; 0 is zero-shot.
+    few_shot : support perturbations per held-out context; 0 is zero-shot, ValueError below.
     seed : seed of the order in which perturbations enter the support.
 
-    Raises
-    ------
-    ValueError
-        A parameter is out of range.
+    References
+    ----------
+    Lotfollahi, Wolf and Theis (2019), scGen, Nature Methods 16:715: a cell type held out of training.
+
+    Examples
+    --------
+    >>> sets, lines = (("A",), ("B",), ("A",)), np.array(["K562", "K562", "RPE1"])
+    >>> toy = PerturbationDataset("toy", np.zeros((3, 1), np.float32), "delta", np.array(["G"]), sets, lines)
+    >>> [(fold.name, fold.test.tolist()) for fold in UnseenContext().split(toy).folds]
+    [('K562', [0, 1]), ('RPE1', [2])]
     """
 
     def __init__(self, few_shot: int = 0, seed: int = 0) -> None:

@@ -18,13 +18,19 @@ class UnseenPerturbation:
 
     Parameters
     ----------
-    folds : number of folds, >= 2 and at most the number of entities.
+    folds : number of folds, >= 2 (else ValueError) and at most the number of entities.
     seed : seed of the partition.
 
-    Raises
-    ------
-    ValueError
-        A parameter is out of range.
+    References
+    ----------
+    Roohani, Huang and Leskovec (2024), GEARS, Nature Biotechnology 42:927: whole perturbed genes held out.
+
+    Examples
+    --------
+    >>> sets, lines = (("A",), ("B",), ("A",)), np.array(["K562", "K562", "RPE1"])
+    >>> toy = PerturbationDataset("toy", np.zeros((3, 1), np.float32), "delta", np.array(["G"]), sets, lines)
+    >>> sorted(fold.test.tolist() for fold in UnseenPerturbation(folds=2).split(toy).folds)
+    [[0, 2], [1]]
     """
 
     def __init__(self, folds: int = 5, seed: int = 0) -> None:
