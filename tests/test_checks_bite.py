@@ -593,7 +593,10 @@ def test_a_broken_component_is_caught(check: Callable[..., None], make: Callable
         check(make)
 
 
-@pytest.mark.parametrize(("kind", "make"), [(k, m) for k, makers in SOUND.items() for m in makers], ids=str)
+PAIRS = [(k, m) for k, makers in SOUND.items() for m in makers]
+
+
+@pytest.mark.parametrize(("kind", "make"), PAIRS, ids=[f"{k}-{i}-{_name(m)}" for i, (k, m) in enumerate(PAIRS)])
 def test_a_sound_component_passes(kind: str, make: Callable[..., Any]) -> None:
     assert failures(kind, make) == {}
 

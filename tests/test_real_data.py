@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import warnings
 from pathlib import Path
 from types import ModuleType
 
@@ -14,6 +15,7 @@ from typer.testing import CliRunner
 
 import embbench
 from embbench.cli.main import app
+from embbench.core import PerturbationDataset
 
 pytestmark = pytest.mark.shared
 
@@ -30,7 +32,7 @@ def expression(shared_data: Path) -> Path:
 def grid(tmp_path: Path, *options: str) -> pd.DataFrame:
     """Run ``embbench grid`` on one screen and read its leaderboard (all conditions)."""
     out = tmp_path / "out"
-    command = ["grid", *options, "--registry", str(REGISTRY), "--permutations", "1", "--out", str(out)]
+    command = ["grid", *options, "--registry", str(REGISTRY), "--permutations", "0", "--out", str(out)]
     done = CliRunner().invoke(app, command, catch_exceptions=False)
     assert done.exit_code == 0, done.output
     table = pd.read_csv(out / "leaderboard.csv")
@@ -48,23 +50,11 @@ def score(table: pd.DataFrame, metric: str, head: str, embedding: str = "none") 
     return float(table.loc[hit, "mean"].iloc[0])
 
 
-@pytest.mark.parametrize(
-    ("dataset", "conditions", "entities", "contexts", "genes"),
-    [
-        ("norman19", 33, 31, 1, 500),
-        ("mcfaline23", 27, 9, 3, 500),
-        ("papalexi21", 25, 25, 1, 299),
-        ("op3", 540, 135, 4, 6349),
-        ("tahoe", 1034, 109, 10, 6474),
-        ("l1000_oe", 253, 253, 1, 5600),
-    ],
-)
-def test_screens_have_their_published_size(
-    dataset: str, conditions: int, entities: int, contexts: int, genes: int
-) -> None:
+def screen(dataset: str, *shape: int) -> PerturbationDataset:
+    """A screen of the registry file; it must have (conditions, entities, contexts, genes) as published."""
     data = embbench.load_dataset(dataset, registry=[REGISTRY])
-    found = (len(data), len(data.entity_names), len(data.contexts), len(data.genes))
-    assert found == (conditions, entities, contexts, genes)
+    assert (len(data), len(data.entity_names), len(data.contexts), len(data.genes)) == shape
+    return data
 
 
 def test_norman_pairs(tmp_path: Path) -> None:
@@ -72,7 +62,7 @@ def test_norman_pairs(tmp_path: Path) -> None:
     table = grid(
         tmp_path, "--dataset", "norman19", "--split", "unseen_combination:3", "--emb", "hallmark", "--head", "ridge:1.0"
     )
-    data = embbench.load_dataset("norman19", registry=[REGISTRY])
+    data = screen("norman19", 33, 31, 1, 500)
     single = {row[0]: effect for row, effect in zip(data.entities, data.effects, strict=True) if len(row) == 1}
     mean = np.mean(list(single.values()), axis=0)
     pairs = [i for i, row in enumerate(data.entities) if len(row) == 2]
@@ -85,7 +75,7 @@ def test_norman_pairs(tmp_path: Path) -> None:
 def test_mcfaline_unseen_line(tmp_path: Path) -> None:
     """Unseen cell line: the perturbation mean is the mean over the other two lines."""
     table = grid(tmp_path, "--dataset", "mcfaline23", "--metrics", "l2_all,pearson", "--head", "nearest_context")
-    data = embbench.load_dataset("mcfaline23", registry=[REGISTRY])
+    data = screen("mcfaline23", 27, 9, 3, 500)
     cube = data.effects.reshape(3, 9, -1)  # rows are ordered by context, then perturbation
     assert data.entities[:9] == data.entities[9:18] == data.entities[18:]
     others = (cube.sum(axis=0) - cube) / 2
@@ -98,36 +88,59 @@ def test_papalexi_counts_and_batches(tmp_path: Path) -> None:
     """Counts of a panel: the size factor is marked, batches are matched, every perturbation is held out once."""
     table = grid(tmp_path, "--dataset", "papalexi21", "--emb", "hallmark", "--head", "knn:k=3", "--metrics", "l2")
     assert set(table["n_conditions"]) == {25}
-    meta = embbench.load_dataset("papalexi21", registry=[REGISTRY]).meta
+    meta = screen("papalexi21", 25, 25, 1, 299).meta
     assert (meta["size_factor"], meta["matching"], meta["controls"]) == ("panel", "batch", "halves")
 
 
 @pytest.mark.parametrize(
-    ("dataset", "file", "context"),
+    ("dataset", "file", "context", "shape", "options"),
     [
-        ("op3", "op3_neurips2023_rankscores_135drugs_4celltypes.h5ad", "cell_type"),
-        ("tahoe", "tahoe_rankscores_10lines.h5ad", "cell_line"),
+        (
+            "op3",
+            "op3_neurips2023_rankscores_135drugs_4celltypes.h5ad",
+            "cell_type",
+            (540, 135, 4, 6349),
+            ("--head", "nearest_context", "--context-emb", "lineage"),
+        ),
+        ("tahoe", "tahoe_rankscores_10lines.h5ad", "cell_line", (1034, 109, 10, 6474), ("--head", "perturbation_mean")),
     ],
+    ids=["op3", "tahoe"],
 )
-def test_drug_tables(tmp_path: Path, expression: Path, dataset: str, file: str, context: str) -> None:
-    """Unseen contexts: the perturbation mean, recomputed from the file with a gap wherever a gene was not tested."""
-    table = grid(
-        tmp_path, "--dataset", dataset, "--head", "nearest_context", "--context-emb", "lineage", "--metrics", "l2_all"
-    )
+def test_drug_tables(
+    tmp_path: Path,
+    expression: Path,
+    dataset: str,
+    file: str,
+    context: str,
+    shape: tuple[int, ...],
+    options: tuple[str, ...],
+) -> None:
+    """Unseen contexts: the perturbation mean, recomputed from the file."""
+    table = grid(tmp_path, "--dataset", dataset, "--metrics", "l2_all", *options)
+    assert table["n_contexts"].eq(shape[2]).all()
+    screen(dataset, *shape)
     raw = anndata.read_h5ad(expression / file)
     values = np.where(raw.X == 0, np.nan, raw.X) if dataset == "tahoe" else np.asarray(raw.X)
-    obs = raw.obs.reset_index(drop=True)
-    wanted = {}
-    for line, rows in obs.groupby(context, observed=True).groups.items():
-        errors = []
-        for i in rows:
-            same = obs.index[(obs["perturbation"] == obs["perturbation"][i]) & (obs[context] != line)]
-            train = values[same] if len(same) else values[obs.index[obs[context] != line]]
-            count = np.isfinite(train).sum(axis=0)
-            made = np.divide(np.nansum(train, axis=0), count, out=np.zeros(len(count)), where=count > 0)
-            errors.append(np.sqrt(np.nansum((values[i] - made) ** 2)))
-        wanted[line] = np.mean(errors)
-    assert score(table, "l2_all", "perturbation_mean") == pytest.approx(np.mean(list(wanted.values())), rel=2e-3)
+    drug, line = (raw.obs[key].astype(str).to_numpy() for key in ("perturbation", context))
+    means = [held_out_error(values, drug, line, name) for name in np.unique(line)]
+    assert score(table, "l2_all", "perturbation_mean") == pytest.approx(np.mean(means), rel=1e-5)
+
+
+def held_out_error(values: np.ndarray, drug: np.ndarray, line: np.ndarray, name: str) -> float:
+    """Mean l2 of the perturbation mean for one held-out line: an untested entry (NaN) counts as its line's mean, a gene
+    that a line never tested as the mean over lines, a drug of no other line as the mean over lines."""
+    lines = [other for other in np.unique(line) if other != name]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # means of nothing are NaN, filled in the next line
+        known = {other: np.nanmean(values[line == other], axis=0, dtype=np.float64) for other in lines}
+        overall = np.nan_to_num(np.nanmean(list(known.values()), axis=0))
+    known = {other: np.where(np.isnan(mean), overall, mean) for other, mean in known.items()}
+    errors = []
+    for i in np.flatnonzero(line == name):
+        rows = np.flatnonzero((drug == drug[i]) & (line != name))
+        filled = [np.where(np.isnan(values[r]), known[line[r]], values[r]) for r in rows] or list(known.values())
+        errors.append(np.sqrt(np.nansum((values[i] - np.mean(filled, axis=0)) ** 2)))
+    return float(np.mean(errors))
 
 
 def test_unseen_drugs_have_baselines_only(tmp_path: Path) -> None:
@@ -154,7 +167,8 @@ def test_l1000_unseen_genes(tmp_path: Path) -> None:
     table = grid(
         tmp_path, "--dataset", "l1000_oe", "--emb", "hallmark", "--head", "ridge:100.0", "--metrics", "l2,pearson"
     )
-    assert set(table["n_conditions"]) == {253}
+    assert set(table.loc[table["head"] != "no_change", "n_conditions"]) == {253}
+    assert screen("l1000_oe", 253, 253, 1, 5600).meta["missing"] == "zero"
     assert 0 < score(table, "l2_notarget", "ridge:100.0", "hallmark") < np.inf
 
 

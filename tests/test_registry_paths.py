@@ -60,7 +60,8 @@ def test_keys_hold_content_and_no_folder(own: tuple[Registry, Path]) -> None:
     """A registry that moves with its files recomputes nothing; a changed file does."""
     known, home = own
     before = component_facts(known.parse("embeddings", "vectors"))
-    assert before["params"]["path"].startswith("sha256:")
+    assert "path" not in before["params"]
+    assert before["files"][0].startswith("sha256:")
     (home / "vectors.csv").write_text("name,a\nTP53,1\nMYC,2\nKRAS,4\n", encoding="utf-8")
     assert component_facts(known.parse("embeddings", "vectors")) != before
 

@@ -55,7 +55,7 @@ def read_frames(results: Results, registry: Registry, names: list[str]) -> Frame
     metrics = metrics_of(registry, names)
     runs = _runs(results)
     truths: dict[str, Truth] = {}
-    parts, ceilings, facts = [], [], {}
+    table, ceilings, facts = _Scores([]), [], {}
     for where, group in runs[runs.status == "done"].groupby(["dataset", "split", "genes", "digest"], sort=False):
         dataset, _, genes, key = map(str, where)
         targets = set(group.target)
@@ -64,17 +64,20 @@ def read_frames(results: Results, registry: Registry, names: list[str]) -> Frame
             data = _with_cells(data, dataset, genes, registry)
         kind = group.kind.iloc[0]
         rows = row_facts(data, kind)
-        facts[dataset] = _facts(data, kind, reasons(data, metrics, targets))
+        scored: set[str] = set()
         for values in group.to_dict("records"):
             record = {str(k): v for k, v in values.items()}
             scores = score_run(results, record["key"], data, metrics, truths)
-            parts.append(_scored(record, scores, rows, results))
+            scored |= set(scores)
+            table.add(record, scores, rows, results)
+        undefined = {n: why for n, why in reasons(data, metrics, targets).items() if n not in scored}
+        facts[dataset] = _facts(data, kind, undefined)
         for _, fold in group.drop_duplicates(["seed", "fold"]).iterrows():
             ceilings.append(_ceilings(dataset, genes, data, results, fold["key"], metrics, rows))
     empty = pd.DataFrame(columns=[*COORDINATES, "key", "config", "role", "row", "metric", "value"])
     return Frames(
         runs.drop(columns=["digest", "kind"]),
-        _categories(pd.concat(parts, ignore_index=True)) if parts else empty,
+        table.frame() if table.parts else empty,
         pd.concat(ceilings, ignore_index=True).drop_duplicates(["dataset", "genes", "row", "metric"])
         if ceilings
         else pd.DataFrame(),
@@ -142,25 +145,36 @@ def _status(results: Results, key: str, reason: str) -> dict[str, Any]:
     return {**blank, "status": "failed" if failed else "pending", "reason": failed}
 
 
-def _scored(
-    record: dict[str, Any], scores: dict[str, np.ndarray], rows: dict[str, Any], results: Results
-) -> pd.DataFrame:
-    import pandas as pd
+@dataclass(frozen=True)
+class _Scores:
+    """Tidy rows run x metric x test row; what a run or a dataset row repeats is kept as codes."""
 
-    stored = results.rows(record["key"])
-    index, m = stored["rows"], len(stored["rows"])
-    base: dict[str, Any] = {name: record[name] for name in (*COORDINATES, "key", "config", "role")}
-    columns = {
-        k: np.tile(np.asarray(v, dtype=object if k != "detectable" else bool)[index], len(scores))
-        for k, v in rows.items()
-    }
-    columns |= {
-        "row": np.tile(index, len(scores)),
-        "covered": np.tile(stored["covered"], len(scores)),
-        "group": np.tile(stored["groups"], len(scores)),
-    }
-    columns |= {"metric": np.repeat(list(scores), m), "value": np.concatenate([*scores.values(), np.zeros(0)])}
-    return pd.DataFrame({**columns}).assign(**base)
+    parts: list[dict[str, Any]]
+
+    def add(
+        self, record: dict[str, Any], scores: dict[str, np.ndarray], rows: dict[str, Any], results: Results
+    ) -> None:
+        stored = results.rows(record["key"])
+        index, times = stored["rows"], len(scores)
+        columns = {k: np.tile(v[index], times) for k, v in rows.items()}
+        own = {"row": index, "covered": stored["covered"], "group": stored["groups"]}
+        columns |= {k: np.tile(v, times) for k, v in own.items()}
+        columns |= {"metric": np.repeat(np.array(list(scores), dtype=object), len(index))}
+        columns |= {"value": np.concatenate([*scores.values(), np.zeros(0)])}
+        self.parts.append({"columns": columns, "record": record})
+
+    def frame(self) -> pd.DataFrame:
+        """All rows; text columns are categories."""
+        import pandas as pd
+
+        names = list(self.parts[0]["columns"])
+        columns = {k: np.concatenate([p["columns"][k] for p in self.parts]) for k in names}
+        run = np.repeat(np.arange(len(self.parts)), [len(p["columns"]["row"]) for p in self.parts])
+        out = {k: pd.Categorical(v) if v.dtype == object else v for k, v in columns.items()}
+        for name in (*COORDINATES, "key", "config", "role"):
+            codes, values = pd.factorize(np.array([p["record"][name] for p in self.parts], dtype=object))
+            out[name] = pd.Categorical.from_codes(codes[run], categories=pd.Index(values, dtype=object))
+        return pd.DataFrame(out)
 
 
 def _ceilings(
@@ -183,18 +197,13 @@ def _ceilings(
         if metric.target != "effects" or metric.unmet(truth):
             continue
         values, note = ceiling(data, truth, index, name, metric)
-        columns = {k: np.asarray(v, dtype=object if k != "detectable" else bool)[index] for k, v in rows.items()}
+        columns = {k: v[index] for k, v in rows.items()}
         parts.append(pd.DataFrame(columns | where | {"row": index, "metric": name, "value": values, "note": note}))
     return (
         pd.concat(parts, ignore_index=True)
         if parts
         else pd.DataFrame(columns=["dataset", "genes", "row", "metric", "value", "note"])
     )
-
-
-def _categories(frame: pd.DataFrame) -> pd.DataFrame:
-    text = [c for c in frame.columns if frame[c].dtype == object]
-    return frame.astype(dict.fromkeys(text, "category"))
 
 
 def _facts(data: PerturbationDataset, kind: str, undefined: dict[str, str]) -> dict[str, Any]:

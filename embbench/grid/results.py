@@ -14,16 +14,7 @@ from scipy import sparse
 
 from embbench.cache.keys import digest
 from embbench.cache.screens import load_screen, save_screen
-from embbench.cache.store import (
-    DamagedFileError,
-    check_seal,
-    read_h5,
-    read_record,
-    read_whole,
-    replacing,
-    set_aside,
-    write_h5,
-)
+from embbench.cache.store import DamagedFileError, check_seal, read_h5, read_whole, replacing, set_aside, write_h5
 from embbench.core import Fold, PerturbationDataset, Run, Split, UserError
 from embbench.grid.fit import Prediction
 from embbench.grid.plan import Planned
@@ -163,8 +154,16 @@ class Results:
         return _latest(found)
 
     def done(self, key: str) -> bool:
-        """Whether a whole, undamaged prediction of that key is there."""
-        return self.valid(self.path("predictions", key), "prediction") is not None
+        """Whether a whole, undamaged prediction of that key is there; a damaged one is set aside, and said."""
+        path = self.path("predictions", key)
+        try:
+            stat = path.stat()
+            _check_once(path, stat.st_ino, stat.st_mtime_ns)
+        except FileNotFoundError:
+            return False
+        except DamagedFileError:
+            return self.valid(path, "prediction") is not None
+        return True
 
     def add_prediction(self, planned: Planned, data: PerturbationDataset, fold: Fold, made: Prediction) -> None:
         """Write a prediction as sparse weights or as values, whichever is smaller; clears an earlier failure."""
@@ -206,28 +205,16 @@ class Results:
 
     def rows(self, key: str) -> dict[str, np.ndarray]:
         """Test rows, coverage and groups of a prediction, and its training rows, without the predicted values."""
-        import h5py
-
-        with h5py.File(self._whole("predictions", key), "r") as file:
-            out = {name: file[name][...] for name in ("rows", "train", "covered")}
-            groups = file["groups"].asstr()[...] if "groups" in file else np.full(len(out["rows"]), "", dtype=object)
-        return {**out, "covered": out["covered"].astype(bool), "groups": groups}
+        return self._summary(key)[0]
 
     def facts(self, key: str) -> dict[str, Any]:
         """Attributes and times of a prediction, without reading it through."""
-        import h5py
+        return self._summary(key)[1]
 
+    def _summary(self, key: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         path = self._whole("predictions", key)
-        with h5py.File(path, "r") as file:
-            attributes = json.loads(file.attrs["attributes"])
-            share = float(np.mean(file["covered"][...])) if file["covered"].size else 0.0
-            return {
-                **attributes,
-                **read_record(path),
-                "coverage": share,
-                "n_test": file["rows"].size,
-                "n_train": file["train"].size,
-            }
+        stat = path.stat()
+        return _read_summary(path, stat.st_ino, stat.st_mtime_ns)
 
     def add_failure(self, key: str, message: str) -> None:
         """Record why a run failed; the next start of the grid tries it again."""
@@ -249,6 +236,20 @@ class Results:
 @functools.lru_cache(maxsize=100_000)
 def _check_once(path: Path, inode: int, mtime_ns: int) -> None:
     check_seal(path)
+
+
+@functools.lru_cache(maxsize=20_000)
+def _read_summary(path: Path, inode: int, mtime_ns: int) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        rows = {name: file[name][...] for name in ("rows", "train", "covered")}
+        rows["covered"] = rows["covered"].astype(bool)
+        blank = np.full(len(rows["rows"]), "", dtype=object)
+        rows["groups"] = file["groups"].asstr()[...] if "groups" in file else blank
+        facts = {**json.loads(file.attrs["attributes"]), **json.loads(file.attrs.get("record", "{}"))}
+    share = float(rows["covered"].mean()) if len(blank) else 0.0
+    return rows, {**facts, "coverage": share, "n_test": len(blank), "n_train": len(rows["train"])}
 
 
 def _latest(plans: list[dict[str, Any]]) -> list[dict[str, Any]]:

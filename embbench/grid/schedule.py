@@ -20,8 +20,10 @@ from embbench.cache.home import home
 from embbench.cache.store import sweep
 from embbench.core import Run, UserError
 from embbench.grid.fit import fold_of, job_of, predict
-from embbench.grid.plan import Planned, plan
+from embbench.grid.names import registry_of
+from embbench.grid.plan import Planned, metric_names, plan
 from embbench.grid.results import Results, place
+from embbench.grid.score import metrics_of, score_run
 from embbench.grid.screens import screen, split_of
 
 if TYPE_CHECKING:
@@ -39,6 +41,15 @@ class Outcome:
     message: str = ""
     seconds: float = 0.0
     notices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Errand:
+    """What all runs of a grid share: the results folder, the user's registry files, the metrics to score."""
+
+    out: str
+    paths: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -103,9 +114,11 @@ def _run(
     failed: list[Outcome] = []
     notices: Counter[str] = Counter()
     finished = reused
+    metrics = tuple(metric_names(registry_of(paths), grid.metrics, grid.target))
+    errand = Errand(str(results.folder.resolve()), paths, metrics)
     if progress:
         progress(None, finished, len(open_runs))
-    for outcome in _outcomes(_tasks(todo), str(results.folder.resolve()), paths, workers):
+    for outcome in _outcomes(_tasks(todo), errand, workers):
         finished += 1
         notices.update(outcome.notices)
         if outcome.status == "failed":
@@ -143,15 +156,15 @@ def _tasks(todo: list[Planned]) -> list[list[Planned]]:
     return [group[i : i + 8] for group in groups.values() for i in range(0, len(group), 8)]
 
 
-def _outcomes(tasks: list[list[Planned]], out: str, paths: tuple[str, ...], workers: int) -> Iterator[Outcome]:
+def _outcomes(tasks: list[list[Planned]], errand: Errand, workers: int) -> Iterator[Outcome]:
     if workers > 1 and len(tasks) > 1:
-        yield from _pooled(tasks, out, paths, workers)
+        yield from _pooled(tasks, errand, workers)
         return
     for planned in (p for task in tasks for p in task):
-        yield run_one(planned, out, paths)
+        yield run_one(planned, errand)
 
 
-def _pooled(tasks: list[list[Planned]], out: str, paths: tuple[str, ...], workers: int) -> Iterator[Outcome]:
+def _pooled(tasks: list[list[Planned]], errand: Errand, workers: int) -> Iterator[Outcome]:
     """Tasks over a pool; where a worker dies, those in flight are run again alone and the others in a new pool."""
     queue = deque(tasks)
     while queue:
@@ -159,23 +172,23 @@ def _pooled(tasks: list[list[Planned]], out: str, paths: tuple[str, ...], worker
         with pool_of(workers) as pool, contextlib.suppress(BrokenProcessPool):
             while queue or flying:
                 while queue and len(flying) <= workers:
-                    future = pool.submit(run_task, queue[0], out, paths)
+                    future = pool.submit(run_task, queue[0], errand)
                     flying[future] = queue.popleft()
                 for future in wait(flying, return_when=FIRST_COMPLETED).done:
                     yield from future.result()
                     del flying[future]
-        yield from _alone([p for task in flying.values() for p in task], out, paths)
+        yield from _alone([p for task in flying.values() for p in task], errand)
 
 
-def _alone(suspects: list[Planned], out: str, paths: tuple[str, ...]) -> Iterator[Outcome]:
+def _alone(suspects: list[Planned], errand: Errand) -> Iterator[Outcome]:
     """Runs whose worker died, one at a time: the one that ends its worker again fails, the others are done."""
-    results, queue = Results(Path(out)), deque(suspects)
+    results, queue = Results(Path(errand.out)), deque(suspects)
     while queue:
         with pool_of(1) as pool:
             try:
                 while queue:
                     done = results.done(queue[0].key)
-                    yield Outcome(queue[0].key, "done") if done else pool.submit(run_one, queue[0], out, paths).result()
+                    yield Outcome(queue[0].key, "done") if done else pool.submit(run_one, queue[0], errand).result()
                     queue.popleft()
             except BrokenProcessPool as error:
                 dead = queue.popleft()
@@ -210,10 +223,10 @@ def _follow(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def run_task(task: list[Planned], out: str, paths: tuple[str, ...]) -> list[Outcome]:
+def run_task(task: list[Planned], errand: Errand) -> list[Outcome]:
     """All runs of one task, in a worker."""
     with one_thread():
-        return [run_one(planned, out, paths) for planned in task]
+        return [run_one(planned, errand) for planned in task]
 
 
 @contextlib.contextmanager
@@ -241,15 +254,16 @@ def one_thread() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def run_one(planned: Planned, out: str, paths: tuple[str, ...]) -> Outcome:
-    """Fit, predict and store one run; a failure is recorded and reported, it does not stop the grid."""
-    results, run, began, message = Results(Path(out)), planned.run, time.perf_counter(), ""
+def run_one(planned: Planned, errand: Errand) -> Outcome:
+    """Fit, predict, store and score one run; a failure is recorded and reported, it does not stop the grid."""
+    results, run, began, message = Results(Path(errand.out)), planned.run, time.perf_counter(), ""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            job = job_of(run, paths, planned.config)
-            split = split_of(run.dataset, run.split, run.genes, run.seed, paths)
+            job = job_of(run, errand.paths, planned.config)
+            split = split_of(run.dataset, run.split, run.genes, run.seed, errand.paths)
             results.add_prediction(planned, job.data, fold_of(split, run.fold), predict(job))
+            score_run(results, planned.key, job.data, metrics_of(job.registry, errand.metrics), {})
         except Exception as error:
             # the one broad except of the package: a grid of thousands of runs must go on
             if os.environ.get("EMBBENCH_DEBUG"):

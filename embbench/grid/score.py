@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -93,12 +92,12 @@ def reasons(data: PerturbationDataset, metrics: dict[str, tuple[Metric, str]], t
     return {n: why for n, (m, _) in metrics.items() if m.target in targets and (why := m.unmet(truth))}
 
 
-def row_facts(data: PerturbationDataset, kind: str) -> dict[str, Any]:
+def row_facts(data: PerturbationDataset, kind: str) -> dict[str, np.ndarray]:
     """Per dataset row: condition, context, whether it is detectable, and the unit that intervals resample."""
     units = data.context.tolist() if kind == "context" else ["+".join(e) for e in data.entities]
     return {
-        "condition": list(data.conditions),
-        "context": data.context.tolist(),
+        "condition": np.array(data.conditions, dtype=object),
+        "context": np.array(data.context.tolist(), dtype=object),
         "detectable": detectable(data),
-        "unit": units,
+        "unit": np.array(units, dtype=object),
     }

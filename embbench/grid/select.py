@@ -21,7 +21,7 @@ QUADRATIC: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "l2_all": np.sqrt,
     "mse_all": lambda total: total,
     "rmse_all": np.sqrt,
-}  # of the squared error over all genes
+}  # of the squared error over all observed genes
 
 
 @dataclass(frozen=True)
@@ -76,30 +76,32 @@ def choose(spec: Spec, problem: Problem, metric_name: str, metric: Metric, seed:
     Notes
     -----
     For linear smoothers under ``l2_all``, ``mse_all`` and ``rmse_all`` no prediction is made: with ``K = Y Y'`` the
-    squared error of ``p = w Y`` against row ``t`` is ``w K w' - 2 w K_t + K_tt``. Where the training rows hold a
-    single unit there is nothing to hold out: the head keeps its own defaults, after 0 trials.
+    squared error of ``p = w Y`` against row ``t`` is ``w K w' - 2 w K_t + K_tt``, less the part of genes that the row
+    does not observe (``Y`` is filled there). Where the training rows hold a single unit there is nothing to hold out:
+    the head keeps its own defaults, after 0 trials.
     """
     candidates = settings(spec)
     folds = inner_folds(problem.raw.inputs.units, FOLDS, seed) if len(candidates) > 1 else []
     if not folds:
         return Choice(candidates[0] if len(candidates) == 1 else dict(spec.overrides), 0)
-    smoother = hasattr(spec.entry.load(), "weights") and problem.observed is None and problem.target == "effects"
+    smoother = hasattr(spec.entry.load(), "weights") and problem.target == "effects"
     gram = None
     if smoother and metric_name in QUADRATIC:
         Y = problem.Y.astype(np.float64)
         gram = Y @ Y.T
+    seen = problem.observed
     totals, count = np.zeros(len(candidates)), np.zeros(len(candidates))
     for fit, held in folds:
         inputs = problem.raw.featured(problem.features, fit)
         train, query = inputs.rows(fit), query_part(inputs, held)
         if gram is not None:
-            scores = _quadratic(spec, candidates, train, query, gram, fit, held)
-            scale = 1 if metric_name.startswith("l2") else problem.Y.shape[1]
-            values = QUADRATIC[metric_name](scores / scale)
+            scores = _quadratic(spec, candidates, train, query, gram, problem, fit, held)
+            genes = np.full(len(held), problem.Y.shape[1]) if seen is None else seen[held].sum(axis=1)
+            scores = np.where(genes > 0, scores, np.nan)
+            values = QUADRATIC[metric_name](scores / (1 if metric_name.startswith("l2") else np.maximum(genes, 1)))
         else:
-            values = np.array(
-                [metric(p, problem.truth(held)) for p in _explicit(spec, candidates, train, query, problem, fit, seed)]
-            )
+            truth = problem.truth(held)
+            values = np.array([metric(p, truth) for p in _explicit(spec, candidates, train, query, problem, fit, seed)])
         totals += np.nansum(values, axis=1)
         count += np.isfinite(values).sum(axis=1)
     mean = np.divide(
@@ -127,18 +129,34 @@ def _quadratic(
     train: Inputs,
     query: Inputs,
     gram: np.ndarray,
+    problem: Problem,
     fit: np.ndarray,
     held: np.ndarray,
 ) -> np.ndarray:
-    """Squared errors (candidates, m) of the held rows; candidates are taken in blocks that bound memory."""
+    """Squared errors (candidates, m) of the held rows over their observed genes; candidates are taken in blocks that
+    bound memory.
+    """
     inner, cross, own = gram[np.ix_(fit, fit)], gram[np.ix_(held, fit)], gram[held, held]
     step = max(1, BLOCK // cross.size)
     weights, out = all_weights(spec, candidates, train, query), []
     while block := [w.toarray() if isinstance(w, sparse.csr_matrix) else w for w in itertools.islice(weights, step)]:
         W = np.stack(block)
         quadratic = np.einsum("cmn,cmn->cm", W @ inner, W)
-        out.append(quadratic - 2 * np.einsum("cmn,mn->cm", W, cross) + own)
+        out.append(quadratic - 2 * np.einsum("cmn,mn->cm", W, cross) + own - _unobserved(W, problem, fit, held))
     return np.maximum(np.concatenate(out), 0)
+
+
+def _unobserved(W: np.ndarray, problem: Problem, fit: np.ndarray, held: np.ndarray) -> np.ndarray:
+    """The part (c, m) of the squared errors of ``W`` (c, m, n) that lies in genes the held row does not observe."""
+    out = np.zeros(W.shape[:2])
+    if problem.observed is None:
+        return out
+    for i, row in enumerate(held):
+        gaps = np.flatnonzero(~problem.observed[row])
+        if len(gaps):
+            Y = problem.Y[:, gaps].astype(np.float64)
+            out[:, i] = np.square(W[:, i] @ Y[fit] - Y[row]).sum(axis=1)
+    return out
 
 
 def _explicit(

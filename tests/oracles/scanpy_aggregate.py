@@ -5,9 +5,9 @@ Written with scanpy 1.11.5, anndata 0.12.19, numpy 2.4.6. To run it again, from 
     python3.11 -m venv /tmp/scanpy && /tmp/scanpy/bin/pip install -c constraints/cpu.txt scanpy==1.11.5
     /tmp/scanpy/bin/python tests/oracles/scanpy_aggregate.py
 
-It writes tests/oracles/expected/scanpy_aggregate.npz: ``means`` (16 groups x 1,000 genes, float32), and the ``context``,
-``perturbation`` and ``cells`` of each group. Counts are scaled to 1e4 by the cell's total count (``n_counts``, not the sum
-over the panel), then log1p, in float64.
+It writes tests/oracles/expected/scanpy_aggregate.npz: ``means`` (16 groups x 1,000 genes, float32), and the
+``context``, ``perturbation`` and ``cells`` of each group. Counts are scaled to 1e4 by the cell's total count
+(``n_counts``, not the sum over the panel), then log1p, in float64.
 """
 
 from __future__ import annotations
