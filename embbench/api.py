@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from embbench.core import Embedding, PerturbationDataset, UserError
+from embbench.core import Embedding, PerturbationDataset
 from embbench.grid.apply import Applied, find_run, refit
 from embbench.grid.config import METRICS
 from embbench.grid.frames import Frames, read_frames
@@ -96,8 +96,5 @@ def check(kind: str, impl: str, **params: Any) -> dict[str, str]:
     """
     from embbench import checks
 
-    contracts = checks.checks_for(kind)
-    if not contracts:
-        raise UserError(f"check {kind!r}: expected heads, embeddings, splits, metrics, features or datasets")
     entry = Entry(kind, impl, impl, params=params)
-    return {contract.__name__: checks.run_check(contract, entry) for contract in contracts}
+    return {contract.__name__: checks.run_check(contract, entry) for contract in checks.checks_for(kind)}

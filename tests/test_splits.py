@@ -243,7 +243,7 @@ REFUSALS = [
     (UnseenCombination(5), [*ONE_CONTEXT, ("AB", "x"), ("AC", "x")], "unseen_combination:2"),
     (CovariateTransfer(), ONE_CONTEXT, "at least 2 contexts"),
     (CovariateTransfer(), [("A", "x"), ("B", "y")], "occur in 2 contexts"),
-    (GivenColumn("nope"), ONE_CONTEXT, "no split column 'nope'; columns: fold, word"),
+    (GivenColumn("nope"), ONE_CONTEXT, "no column 'nope'; columns: fold, word"),
     (GivenColumn("word"), ONE_CONTEXT, "train/val/test or fold numbers, found w"),
     (GivenColumn("fold"), ONE_CONTEXT, "0 training and 6 test rows"),
 ]

@@ -75,11 +75,8 @@ def import_screen(
         etest=etest,
         seed=seed,
     )
-    for line in data.meta.get("import_report", []):
-        typer.echo(line)
-    say(
-        f"imported as {name!r}; next: embbench data describe {name}, embbench grid --dataset {name} --emb go --head knn"
-    )
+    typer.echo("\n".join(data.meta.get("import_report", [])))
+    say(f"imported as {name!r}; next: embbench data describe {name}; embbench grid --dataset {name} --emb go")
 
 
 @app.command("describe")
@@ -94,12 +91,10 @@ def describe_screen(
     from embbench.grid.schedule import one_thread
     from embbench.grid.screens import screen
 
-    paths = registry_paths(registry)
-    data = screen(name, genes, paths)
+    data = screen(name, genes, paths := registry_paths(registry))
     found = describe(data)
     show(name, [{"fact": k, "value": v} for k, v in found["facts"].items()])
     show("contexts (norm of the effect)", found["contexts"])
-    for line in found["report"]:
-        typer.echo(line)
+    typer.echo("\n".join(found["report"]))
     with one_thread():  # what is extracted here has the bits that a grid would give it
         show("static embeddings", coverage(data, registry_of(paths)))

@@ -52,20 +52,8 @@ class _Restricted(pickle.Unpickler):
 
 
 # what unpicklers raise on bytes that are no pickle, or one cut short
-DAMAGED = (
-    pickle.UnpicklingError,
-    AttributeError,
-    AssertionError,
-    EOFError,
-    ImportError,
-    IndexError,
-    KeyError,
-    OSError,
-    OverflowError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
+DAMAGED = (pickle.UnpicklingError, AttributeError, AssertionError, EOFError, ImportError, LookupError, OSError)
+DAMAGED += (OverflowError, RuntimeError, TypeError, ValueError)
 
 
 def read_pickle(path: Path) -> Any:

@@ -30,13 +30,11 @@ class ScGPT(ExtractorDefaults):
 
     Parameters
     ----------
-    weights : folder with ``best_model.pt``, ``vocab.json`` and ``args.json``; None is ``weights/scgpt`` in
-        ``$EMBBENCH_HOME``.
+    weights : folder of ``best_model.pt``, ``vocab.json``, ``args.json``; None is ``$EMBBENCH_HOME/weights/scgpt``.
 
     References
     ----------
-    Cui et al. (2024), scGPT, Nature Methods 21, section "Input embeddings"; static vectors as in the official gene
-    regulatory network tutorial.
+    Cui et al. (2024), Nature Methods 21, "Input embeddings"; static vectors as in the official network tutorial.
 
     Examples
     --------

@@ -84,16 +84,8 @@ def coverage(data: PerturbationDataset, registry: Registry) -> list[dict[str, An
         except UserError as error:
             out.append({"embedding": entry.name, "covered": 0, "share": float("nan"), "dim": 0, "note": str(error)})
             continue
-        hits = len(names & set(table.names.tolist()))
-        out.append(
-            {
-                "embedding": entry.name,
-                "covered": hits,
-                "share": hits / len(names),
-                "dim": table.matrix.shape[1],
-                "note": "",
-            }
-        )
+        hits, dim = len(names & set(table.names.tolist())), table.matrix.shape[1]
+        out.append({"embedding": entry.name, "covered": hits, "share": hits / len(names), "dim": dim, "note": ""})
     return out
 
 

@@ -51,9 +51,7 @@ class KNN(Smoother):
         if weights not in WEIGHTS:
             raise ValueError(f"KNN: weights must be one of {WEIGHTS}, got {weights!r}")
         if weights == "distance" and metric == "inner_product":
-            raise ValueError(
-                f"KNN: weights {weights!r} need a metric l2 or cosine, got {metric!r}, which is no distance"
-            )
+            raise ValueError(f"KNN: weights {weights!r} need a distance (l2 or cosine), got metric {metric!r}")
         self.k, self.metric, self.weighting, self.temperature = k, metric, weights, temperature
 
     @classmethod
@@ -64,9 +62,7 @@ class KNN(Smoother):
         return uniform + soft
 
     def neighbours(self, train: Inputs, query: Inputs, k_max: int) -> tuple[np.ndarray, np.ndarray]:
-        """Training row numbers and distances, each of shape (n_query, min(k_max, n_train)), nearest first: the first
-        k columns serve every smaller k.
-        """
+        """Training rows and distances, shape (n_query, min(k_max, n_train)), nearest first; columns serve smaller k."""
         return nearest(train.X, query.X, k_max, self.metric)
 
     def weights(self, train: Inputs, query: Inputs) -> sparse.csr_matrix:

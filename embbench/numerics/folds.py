@@ -18,12 +18,7 @@ def partition(n_units: int, n_folds: int, seed: int) -> np.ndarray:
 
     Returns
     -------
-    (n_units,) int64, values in 0 .. n_folds - 1.
-
-    Raises
-    ------
-    ValueError
-        ``n_units`` < 0 or ``n_folds`` < 1.
+    (n_units,) int64, values in 0 .. n_folds - 1; ValueError when ``n_units`` < 0 or ``n_folds`` < 1.
 
     Examples
     --------

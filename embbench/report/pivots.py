@@ -31,14 +31,7 @@ def group_sheets(
 
 
 def problem_sheets(frame: pd.DataFrame) -> list[Sheet]:
-    """Runs that are not done, with reasons; empty when there are none.
-
-    Examples
-    --------
-    >>> import pandas as pd
-    >>> problem_sheets(pd.DataFrame())
-    []
-    """
+    """Runs that are not done, with reasons; empty when there are none."""
     if not len(frame):
         return []
     shown = [c for c in frame.columns if c not in (*BOARD, "role", "folds") and varies(frame, c)]

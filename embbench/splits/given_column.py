@@ -69,9 +69,7 @@ class GivenColumn:
         """(n,) roles, or fold numbers as text, or "" for unused rows."""
         if self.column not in data.covariates:
             known = ", ".join(sorted(data.covariates)) or "none"
-            raise UserError(
-                f"dataset {data.name!r}: no split column {self.column!r}; columns: {known} (use given:COLUMN)"
-            )
+            raise UserError(f"dataset {data.name!r}: no column {self.column!r}; columns: {known} (use given:COLUMN)")
         out = []
         for raw in np.asarray(data.covariates[self.column]).tolist():
             text = (raw.decode() if isinstance(raw, bytes) else str(raw)).strip().lower()
