@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from embbench.core import Embedding, PerturbationDataset
-from embbench.grid.apply import Applied, find_run, refit
+from embbench.grid.apply import Applied, check_unchanged, find_run, refit
 from embbench.grid.config import METRICS
 from embbench.grid.frames import Frames, read_frames
 from embbench.grid.names import registry_of
@@ -80,9 +80,10 @@ def predict(
     Raises
     ------
     UserError
-        No or several configurations start with ``run``; an unknown context.
+        No or several configurations start with ``run``; it has changed since; an unknown context.
     """
-    found, _ = find_run(Results(Path(folder)), run)
+    found, config = find_run(Results(Path(folder)), run)
+    check_unchanged(found, config, _paths(registry))
     return refit(found, perturbations, contexts, _paths(registry))
 
 

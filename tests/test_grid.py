@@ -278,7 +278,7 @@ def test_scope(paths, tmp_path, scope):
         ({"head": "context_mean"}, "joint"),
         ({"head": "knn", "split": "unseen_context", "fold": "context01"}, "joint"),
         ({"head": "knn", "split": "unseen_context:few_shot=3", "fold": "context01"}, "joint"),
-        ({"head": "knn", "split": "covariate_transfer:2"}, "per_context"),
+        ({"head": "knn", "split": "covariate_transfer:2"}, "joint"),
         ({"head": "knn", "context_embedding": "control_mean"}, "joint"),
         ({"head": "knn", "split": "unseen_context", "fold": "context01", "scope": "per_context"}, "per_context"),
     ],
@@ -667,9 +667,10 @@ def test_a_refit_keeps_the_scope_of_the_benchmark(paths):
 def test_cross_validated_scores_are_those_of_the_frames(paths, tmp_path):
     results, planned = run(tmp_path / "out", paths, dataset="full", split=SPLIT, emb="random:8", head=FIXED)
     found = cross_validated(results, planned[0].config, registry_of(paths), ["l2_notarget"])["l2_notarget"]
-    values = read_frames(results, registry_of(paths), ["l2_notarget"]).scores["value"]
-    assert found[0] == pytest.approx(values.mean())
-    assert found[3] == len(values) == len(screen("full", "all", paths))
+    scores = read_frames(results, registry_of(paths), ["l2_notarget"]).scores
+    assert found.mean == pytest.approx(scores.groupby("context", observed=True)["value"].mean().mean())
+    assert found.conditions == len(scores) == len(screen("full", "all", paths))
+    assert found.folds == found.planned == 3
 
 
 def test_a_moved_folder_is_read_as_before(paths, tmp_path):

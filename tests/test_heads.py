@@ -148,7 +148,10 @@ def test_candidates_construct(cls):
         (lambda: KNN(metric="l1"), "KNN: metric must be one of .* got 'l1'"),
         (lambda: KNN(weights="near"), "KNN: weights must be one of .* got 'near'"),
         (lambda: KNN(weights="softmax", temperature=0), "KNN: temperature must be > 0, got 0"),
-        (lambda: KNN(metric="inner_product", weights="distance"), "need a metric l2 or cosine, got 'inner_product'"),
+        (
+            lambda: KNN(metric="inner_product", weights="distance"),
+            "need a distance .l2 or cosine., got metric 'inner_product'",
+        ),
         (lambda: Ridge(-1), "Ridge: alpha must be > 0, got -1"),
         (lambda: Ridge(float("nan")), "Ridge: alpha must be > 0, got nan"),
         (lambda: KernelRidge(gamma=0), "KernelRidge: gamma must be > 0, got 0"),

@@ -13,7 +13,7 @@ import pytest
 from scipy import stats as scipy_stats
 
 from embbench.core import UserError
-from embbench.report import tables
+from embbench.report import stats, tables
 from embbench.report.boards import strip_permuted
 from embbench.report.layout import context_sheets, group_sheets, leaderboard_sheets, problem_sheets
 from embbench.report.render import csv, markdown, svg, terminal, text
@@ -184,13 +184,28 @@ def test_reference_gap_is_paired():
     assert (gap.mean[1], gap.low[1], gap.high[1]) == (0.0, 0.0, 0.0)
 
 
+@pytest.fixture
+def few_draws(monkeypatch):
+    """Verdicts from the four draws of the toy frames."""
+    monkeypatch.setattr(stats, "MIN_DRAWS", 2)
+
+
+def test_few_draws_give_no_verdict():
+    scores, runs = toy()
+    frame = tables.leaderboard(scores, runs, None, METRICS, metric="pearson")
+    go = frame[(frame["embedding"] == "go") & (frame["head"] == "ridge")].iloc[0]
+    assert (go["draws"], go["beats_permuted"], np.isfinite(go["permutation_p"])) == (4, "–", False)
+    assert np.isfinite(go["vs_permuted_low"])
+    assert "too few units (10) or permutation draws (5)" in text(terminal(leaderboard_sheets(frame, METRICS, FACTS)))
+
+
 def verdicts(versus, part):
     """Verdicts of some comparisons as a board of their own."""
     cut = replace(versus, **{f.name: getattr(versus, f.name)[part] for f in fields(versus)})
     return cut.verdict(np.ones(len(cut.mean)), needs_draws=True)
 
 
-@pytest.mark.parametrize(("draws", "common", "units"), [(3, 0.0, 10), (3, 0.3, 40), (10, 0.0, 40), (10, 0.3, 10)])
+@pytest.mark.parametrize(("draws", "common", "units"), [(5, 0.0, 10), (5, 0.3, 40), (10, 0.0, 40), (10, 0.3, 10)])
 def test_null_embeddings_rarely_beat_their_permutations(draws, common, units):
     """Embedding and draws are exchangeable; ``common`` moves all perturbations of one draw together, which the
     bootstrap over perturbations alone calls a win in about a fifth of the cases.
@@ -225,7 +240,7 @@ def test_equal_scores_and_rounding_noise_beat_nothing():
     values = np.random.default_rng(0).normal(2, 1, (1, 30))
     design = plan(np.zeros(30), np.arange(30), over_contexts=False, resamples=100, seed=0)
     for gap in (0.0, 1e-9):
-        found = versus_draws(values + gap, [np.repeat(values, 3, axis=0)], design, sign=1.0, seed=0)
+        found = versus_draws(values + gap, [np.repeat(values, 5, axis=0)], design, sign=1.0, seed=0)
         assert found.verdict(values.mean(axis=1), needs_draws=True) == ["no"]
 
 
@@ -245,6 +260,7 @@ def test_permuted_names(name, want):
     assert strip_permuted(name) == want
 
 
+@pytest.mark.usefixtures("few_draws")
 def test_leaderboard_means_order_and_verdicts():
     scores, runs = toy()
     frame = board(scores, runs).set_index(["head", "embedding"])
@@ -271,6 +287,7 @@ def test_leaderboard_means_order_and_verdicts():
     assert frame.loc[("no_change", "none"), "beats_context_mean"] == "no"
 
 
+@pytest.mark.usefixtures("few_draws")
 def test_low_is_best_turns_signs_and_order():
     scores, runs = results(CONFIGURATIONS, lambda *a: 5 - toy_value(*a), metric="l2")
     frame = board(scores, runs, metric="l2").set_index("embedding")
@@ -318,6 +335,7 @@ def test_missing_folds_are_marked_and_never_ranked():
     assert "boom" in text(terminal(problem_sheets(found)))
 
 
+@pytest.mark.usefixtures("few_draws")
 def test_incomplete_draws_are_left_out_of_the_comparison():
     scores, runs = toy(statuses={(5, 0): ("failed", "boom")})
     go = board(scores, runs).set_index("embedding").loc["go"]
@@ -436,6 +454,7 @@ def test_ceilings_are_averaged_like_scores():
     assert "not available" in markdown(leaderboard_sheets(board(scores, runs), METRICS, FACTS))
 
 
+@pytest.mark.usefixtures("few_draws")
 def test_own_permutation_matches_every_other_coordinate():
     first = results(CONFIGURATIONS, toy_value, features="pca:100")
     second = results(CONFIGURATIONS[:4], lambda *a: toy_value(*a) + 1, features="raw")
@@ -451,7 +470,7 @@ def test_own_permutation_matches_every_other_coordinate():
 
 
 def test_permuted_context_embeddings_are_compared_too():
-    names = ["control_pca", *[f"permuted:control_pca:draw={d}" for d in range(3)]]
+    names = ["control_pca", *[f"permuted:control_pca:draw={d}" for d in range(5)]]
     parts = []
     for number, name in enumerate(names):
         part = results(

@@ -313,10 +313,12 @@ def test_published_tables(shared_data: Path) -> None:
         str(folder / "transcriptformer_sapiens_cell_embeddings_1000cells.npz"), entity="cell", names="obs_names"
     )
     assert cells.compute(None, None).matrix.shape == (1000, 2048)
-    tissues = Table(str(folder / "gtex_tissue_mean_31.npz"), key="mean", names="ensembl").compute(None, None)
+    tissues = Table(str(folder / "gtex_tissue_mean_31.npz"), key="mean", names="ensembl", to=None).compute(None, None)
     with np.load(folder / "gtex_tissue_mean_31.npz") as raw:
         row = raw["ensembl"].tolist().index("ENSG00000141510")
         assert np.array_equal(tissues.lookup(["ENSG00000141510"])[0][0], raw["mean"][row].astype(np.float32))
+        symbols = Table(str(folder / "gtex_tissue_mean_31.npz"), key="mean", names="ensembl").compute(None, None)
+        assert np.array_equal(symbols.lookup(["TP53"])[0][0], raw["mean"][row].astype(np.float32))
 
 
 def test_gzip_by_content_not_by_name(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
 from embbench.core import ExtractorDefaults, UserError
-from embbench.embeddings._rows import check_dim
+from embbench.embeddings._rows import check_dim, text_array
+from embbench.genes import harmonise
 from embbench.numerics.edges import graph_file, read_edges
 
 
@@ -21,6 +22,7 @@ class GraphParameters(ExtractorDefaults):
     graph : ``ppi`` (packaged) or an edge table, e.g. STRING with ``gene1, gene2, combined_score``.
     dim : largest width.
     source, target, weight, threshold : see `embbench.numerics.edges.read_edges`.
+    to : namespace that node names are brought into, as screens are; None keeps them (compounds).
 
     Examples
     --------
@@ -36,9 +38,10 @@ class GraphParameters(ExtractorDefaults):
         target: str | None = None,
         weight: str | None = None,
         threshold: float | None = None,
+        to: str | None = "symbol",
     ) -> None:
         self.graph, self.dim = str(graph), check_dim(type(self).__name__, dim)
-        self.source, self.target, self.weight, self.threshold = source, target, weight, threshold
+        self.source, self.target, self.weight, self.threshold, self.to = source, target, weight, threshold, to
 
     def files(self) -> tuple[Path, ...]:
         """The files that the vectors depend on."""
@@ -55,6 +58,7 @@ class GraphParameters(ExtractorDefaults):
             The edges cannot be read, or the largest component has fewer than 3 nodes.
         """
         names, adjacency = read_edges(self.files()[0], self.source, self.target, self.weight, self.threshold)
+        names = names if self.to is None else text_array(harmonise(names.tolist(), self.to).names)
         _, label = connected_components(adjacency, directed=False)
         inside = np.flatnonzero(label == np.bincount(label).argmax())
         if len(inside) < 3:

@@ -12,7 +12,7 @@ import numpy as np
 from embbench.core import Embedding, ExtractorDefaults, PerturbationDataset, UserError
 from embbench.embeddings._readers import RawTable, read_table
 from embbench.embeddings._rows import text_array
-from embbench.genes import harmonise
+from embbench.genes import harmonise, namespace
 
 ENTITIES = ("gene", "compound", "context", "cell", "any")
 
@@ -28,7 +28,8 @@ class Table(ExtractorDefaults):
     names : where the names are: obs column, array, or column of a table.
     sha256 : expected hash of the file; None does not check.
     entity : what the names are: gene, compound, context, cell; None serves any.
-    to : ``symbol``, ``ensembl`` or ``entrez``: bring gene names into that namespace; None keeps them.
+    to : ``symbol``, ``ensembl`` or ``entrez``: bring gene names into that namespace; ``auto`` (symbols, as screens have
+        them, where most names are genes) or None (names as they are).
 
     References
     ----------
@@ -38,7 +39,7 @@ class Table(ExtractorDefaults):
     --------
     >>> Table("vectors.csv", to="hgnc")
     Traceback (most recent call last):
-    ValueError: Table: to must be symbol, ensembl, entrez or null, got 'hgnc'
+    ValueError: Table: to must be auto, symbol, ensembl, entrez or null, got 'hgnc'
     """
 
     entity = "any"
@@ -50,12 +51,12 @@ class Table(ExtractorDefaults):
         names: str | None = None,
         sha256: str | None = None,
         entity: str | None = None,
-        to: str | None = None,
+        to: str | None = "auto",
     ) -> None:
         if entity is not None and entity not in ENTITIES:
             raise ValueError(f"Table: entity must be one of {', '.join(ENTITIES)}, got {entity!r}")
-        if to not in (None, "symbol", "ensembl", "entrez"):
-            raise ValueError(f"Table: to must be symbol, ensembl, entrez or null, got {to!r}")
+        if to not in (None, "auto", "symbol", "ensembl", "entrez"):
+            raise ValueError(f"Table: to must be auto, symbol, ensembl, entrez or null, got {to!r}")
         self.path, self.key, self.names, self.to = Path(path).expanduser(), key, names, to
         self.sha256 = None if sha256 is None else str(sha256)  # YAML reads digits alone as a number
         self.entity = entity or "any"  # type: ignore[misc]  # one class serves names of every kind
@@ -76,7 +77,7 @@ class Table(ExtractorDefaults):
         raw = read_table(self.path, self.key, self.names)
         if len(raw.names) != len(raw.matrix):
             raise UserError(f"{self.path}: expected one name per vector, found {len(raw.names)} and {len(raw.matrix)}")
-        labels = raw.names if self.to is None else list(harmonise(raw.names, self.to).names)
+        labels = self._labels(raw.names)
         self._check_repeats(labels, raw)
         with np.errstate(over="ignore"):
             matrix = raw.matrix.astype(np.float32)
@@ -88,6 +89,11 @@ class Table(ExtractorDefaults):
         facts = {"source": self.path.name, "not_finite": int((~finite).sum()), "rows": len(labels)}
         contexts = None if raw.contexts is None else text_array([raw.contexts[i] for i in rows])
         return Embedding(text_array([labels[i] for i in rows]), matrix[rows], self.entity, contexts, facts)
+
+    def _labels(self, names: list[str]) -> list[str]:
+        genes = self.entity in ("any", "gene") and self.to == "auto" and namespace(names) != "unknown"
+        to = ("symbol" if genes else None) if self.to == "auto" else self.to
+        return names if to is None else list(harmonise(names, to).names)
 
     def _check_hash(self) -> None:
         if self.sha256 is None or not self.path.is_file():

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from scipy import sparse
 
+from embbench.genes import harmonise
 from embbench.numerics.edges import graph_file, read_edges
 
 
@@ -18,6 +19,7 @@ class EdgeList:
     path : ``ppi`` (packaged protein interactions) or a file.
     source, target, weight : columns; None finds the usual ones, weight ``none`` makes all edges 1.
     threshold : leave out edges of a smaller weight.
+    to : namespace that node names are brought into, as screens are; None keeps them (compounds).
     directed : only False: the graph of `Inputs` is symmetric.
 
     Examples
@@ -34,24 +36,26 @@ class EdgeList:
         target: str | None = None,
         weight: str | None = None,
         threshold: float | None = None,
+        to: str | None = "symbol",
         *,
         directed: bool = False,
     ) -> None:
         if directed:
             raise ValueError(f"EdgeList: directed must be False (graphs are symmetric), got {directed}")
         self.path = str(path)
-        self.source, self.target, self.weight, self.threshold = source, target, weight, threshold
+        self.source, self.target, self.weight, self.threshold, self.to = source, target, weight, threshold, to
 
     def files(self) -> tuple[Path, ...]:
         """The files that the graph depends on."""
         return (graph_file(self.path),)
 
     def load(self) -> tuple[np.ndarray, sparse.csr_matrix]:
-        """Sorted names (m,) and the symmetric adjacency of shape (m, m), float64, without self-loops.
+        """Names (m,) and the symmetric adjacency of shape (m, m), float64, without self-loops.
 
         Raises
         ------
         UserError
             The file cannot be read as edges.
         """
-        return read_edges(self.files()[0], self.source, self.target, self.weight, self.threshold)
+        names, edges = read_edges(self.files()[0], self.source, self.target, self.weight, self.threshold)
+        return names if self.to is None else np.array(harmonise(names.tolist(), self.to).names, dtype=object), edges

@@ -9,9 +9,11 @@ import numpy as np
 
 from embbench.cache.keys import digest
 from embbench.core import PerturbationDataset, Run, UserError
+from embbench.genes import parse_perturbation as read_labels
 from embbench.grid.fit import Job, Prediction, job_of, predict, rows_of, tables_for
 from embbench.grid.inputs import Rows
 from embbench.grid.names import registry_of
+from embbench.grid.plan import configuration_id
 from embbench.grid.results import Results, from_weights
 from embbench.grid.score import metrics_of, score_run
 from embbench.grid.screens import screen, split_of
@@ -66,17 +68,54 @@ def find_run(results: Results, key: str) -> tuple[Run, str]:
     return run, config
 
 
+def check_unchanged(run: Run, config: str, paths: tuple[str, ...]) -> None:
+    """A configuration of a results folder must still mean what it meant: same data, split, vectors, parameters, code.
+
+    Raises
+    ------
+    UserError
+        It does not; its scores are those of something else.
+    """
+    data = screen(run.dataset, run.genes, paths)
+    split = split_of(run.dataset, run.split, run.genes, run.seed, paths)
+    if configuration_id(registry_of(paths), data, split, run) != config:
+        raise UserError(
+            f"--run {config[:8]}: dataset {run.dataset!r}, its split, or the code or files of {run.embedding} x "
+            f"{run.head} have changed since the benchmark; run the same embbench grid again and take the new id"
+        )
+
+
 def parse_perturbation(text: str, data: PerturbationDataset) -> tuple[str, ...]:
-    """``A+B`` -> its members; compound names are taken whole, as in the screen."""
-    if data.entity_type == "compound" or text in data.entity_names:
+    """``A+B`` -> its members, read as the import reads labels (aliases, Ensembl, ``A_B``); compounds are taken whole.
+
+    A gene that nobody knows keeps its name: whether it gets a prediction of its own is up to the embedding.
+
+    Raises
+    ------
+    UserError
+        No name, or a control.
+    """
+    if text in data.entity_names:
         return (text,)
-    members = tuple(sorted({part.strip() for part in text.split("+") if part.strip()}))
-    if not members:
+    parts = [text] if data.entity_type == "compound" else [part for part in text.split("+") if part.strip()]
+    if not text.strip() or not parts:
         raise UserError(f"--perturbation {text!r}: expected a name such as TP53 or a set such as KLF1+MAP2K6")
-    return members
+    found = read_labels(parts, known_genes=data.entity_names, entity_type=data.entity_type).entities
+    if not any(found.values()):
+        raise UserError(
+            f"--perturbation {text!r} is a control label; expected a perturbation such as {data.conditions[0]}"
+        )
+    return tuple(sorted({name for members in found.values() for name in members}))
 
 
-def refit(run: Run, perturbations: Sequence[str], contexts: Sequence[str], paths: tuple[str, ...]) -> Applied:
+def refit(
+    run: Run,
+    perturbations: Sequence[str],
+    contexts: Sequence[str],
+    paths: tuple[str, ...],
+    *,
+    dose: float | None = None,
+) -> Applied:
     """Fit the configuration on all conditions of its screen and predict perturbations in contexts.
 
     Parameters
@@ -84,6 +123,7 @@ def refit(run: Run, perturbations: Sequence[str], contexts: Sequence[str], paths
     run : a configuration (its fold is ignored).
     perturbations : names or ``A+B`` sets; they need not be in the screen.
     contexts : context names of the screen; empty means all.
+    dose : of all asked perturbations, where the screen has doses; None is the median training dose.
 
     Raises
     ------
@@ -100,7 +140,12 @@ def refit(run: Run, perturbations: Sequence[str], contexts: Sequence[str], paths
         raise UserError(f"--context {unknown[0]!r} is not in {data.name}; it has {', '.join(data.contexts)}")
     sets = [parse_perturbation(text, data) for text in perturbations]
     where = list(contexts) or list(data.contexts)
-    query = Rows(tuple(s for s in sets for _ in where), np.array([c for _ in sets for c in where], dtype=object))
+    if dose is not None and data.dose is None:
+        raise UserError(f"--dose {dose:g}: {data.name} has no doses; leave --dose out")
+    doses = None
+    if data.dose is not None:
+        doses = np.full(len(sets) * len(where), np.nanmedian(data.dose) if dose is None else dose)
+    query = Rows(tuple(s for s in sets for _ in where), np.array([c for _ in sets for c in where], dtype=object), doses)
     train = np.arange(len(data))
     run = replace(run, fold="all")
     tables = tables_for(run, registry, data, train, extra=frozenset(e for s in sets for e in s))
@@ -123,23 +168,38 @@ def refit(run: Run, perturbations: Sequence[str], contexts: Sequence[str], paths
     return Applied(data, query, effects, made.covered, made, job.train)
 
 
-def cross_validated(
-    results: Results, config: str, registry: Registry, names: Sequence[str]
-) -> dict[str, tuple[float, float, float, int]]:
-    """Held-out scores of a configuration: metric -> (mean, 2.5 % and 97.5 % quantile over conditions, their number)."""
-    keys = [p["key"] for stored in results.plans() for p in stored["runs"] if p["config"] == config]
-    keys = [key for key in dict.fromkeys(keys) if results.path("predictions", key).exists()]
-    found: dict[str, list[np.ndarray]] = {}
+@dataclass(frozen=True)
+class Error:
+    """Held-out scores of a configuration: the leaderboard's mean (over conditions, then contexts), the middle 95 % of
+    conditions, and how many conditions, folds done and folds there are.
+    """
+
+    mean: float
+    low: float
+    high: float
+    conditions: int
+    folds: int
+    planned: int
+
+
+def cross_validated(results: Results, config: str, registry: Registry, names: Sequence[str]) -> dict[str, Error]:
+    """Held-out scores of a configuration by metric; folds that failed or have not run are counted, not hidden."""
+    planned = {p["key"] for stored in results.plans() for p in stored["runs"] if p["config"] == config}
+    keys = sorted(key for key in planned if results.path("predictions", key).exists())
+    found: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
     for key in keys:
         data = results.screen(results.facts(key)["dataset"])
+        context = data.context_codes[results.rows(key)["rows"]]
         for name, values in score_run(results, key, data, metrics_of(registry, names), {}).items():
-            found.setdefault(name, []).append(values[np.isfinite(values)])
+            found.setdefault(name, []).append((values, context))
     out = {}
     for name, parts in found.items():
-        values = np.concatenate(parts)
-        if len(values):
-            low, high = np.quantile(values, [0.025, 0.975])
-            out[name] = (float(values.mean()), float(low), float(high), len(values))
+        values, context = (np.concatenate(column) for column in zip(*parts, strict=True))
+        known = np.isfinite(values)
+        if known.any():
+            means = [values[known & (context == c)].mean() for c in np.unique(context[known])]
+            low, high = np.quantile(values[known], [0.025, 0.975])
+            out[name] = Error(float(np.mean(means)), float(low), float(high), int(known.sum()), len(keys), len(planned))
     return out
 
 

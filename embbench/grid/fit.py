@@ -81,12 +81,12 @@ def rows_of(data: PerturbationDataset, index: np.ndarray) -> Rows:
 
 def resolve_scope(job: Job) -> str:
     """``per_context`` or ``joint``: joint when asked, declared, needed (contexts are held out, with or without support
-    rows, or a query context has no training rows) or implied by context vectors.
+    rows, or effects are carried over from other contexts) or implied by context vectors.
     """
     if job.run.scope != "auto":
         return job.run.scope
     unseen = set(job.query.context.tolist()) - set(job.data.context[job.train].tolist())
-    joint = job.head.entry.load().scope == "joint" or job.kind == "context" or unseen
+    joint = job.head.entry.load().scope == "joint" or job.kind in ("context", "transfer") or unseen
     return "joint" if joint or job.run.context_embedding != "none" else "per_context"
 
 
@@ -196,13 +196,13 @@ def _predict_rows(
     job: Job, head: Any, inputs: Inputs, fit: np.ndarray, ask: np.ndarray, Y: np.ndarray, observed: np.ndarray | None
 ) -> Prediction:
     train, query = inputs.rows(fit), query_part(inputs, ask)
-    everything = np.ones(len(ask), dtype=bool)
+    served = head.covers(train, query) if hasattr(head, "covers") else np.ones(len(ask), dtype=bool)
     if hasattr(head, "weights") and observed is None and job.run.target == "effects":
-        return Prediction(None, sparse.csr_matrix(head.weights(train, query)), everything)
+        return Prediction(None, sparse.csr_matrix(head.weights(train, query)), served)
     values = predict_target(head.fit(train, Y, observed), query, job.run.target, job.run.samples)
     if not np.isfinite(values).all():
         raise ValueError(f"{job.run.head} predicted {int((~np.isfinite(values)).sum())} non-finite values")
-    return Prediction(values, None, everything)
+    return Prediction(values, None, served)
 
 
 def _fallback(job: Job, raw: Raw, n: int, train: np.ndarray, need: np.ndarray) -> Prediction:
@@ -261,15 +261,17 @@ def _mix(done: Prediction, fallback: Prediction, where: np.ndarray, fit: np.ndar
     m = len(fallback.covered)
     has = np.zeros(m, dtype=bool)
     has[where] = True
+    served = has.copy()
+    served[where] = done.covered  # a head's own fallback is no prediction of the row either
     if done.weights is not None and fallback.weights is not None:
         place = sparse.csr_matrix((np.ones(len(fit)), (np.arange(len(fit)), fit)), shape=(len(fit), len(Y)))
         keep = sparse.diags((~has).astype(np.float64)) @ fallback.weights
         put = sparse.csr_matrix((np.ones(len(where)), (where, np.arange(len(where)))), shape=(m, len(where)))
-        return Prediction(None, sparse.csr_matrix(keep + put @ done.weights @ place), has)
+        return Prediction(None, sparse.csr_matrix(keep + put @ done.weights @ place), served)
     base = fallback.values if fallback.values is not None else _product(fallback.weights, Y)
     values = base.copy()
     values[where] = done.values if done.values is not None else _product(done.weights, Y[fit])
-    return Prediction(values, None, has)
+    return Prediction(values, None, served)
 
 
 def _merge(job: Job, parts: Sequence[_Part]) -> Prediction:

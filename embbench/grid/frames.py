@@ -217,6 +217,19 @@ def _facts(data: PerturbationDataset, kind: str, undefined: dict[str, str]) -> d
         "kind": kind,
         "controls": data.meta.get("controls", "none"),
         "simulated": bool(data.meta.get("simulated", False)),
-        "footer": data.meta.get("footer", ""),
+        "footer": " ".join(_caveats(data)),
         "undefined": undefined,
     }
+
+
+def _caveats(data: PerturbationDataset) -> list[str]:
+    """Sentences that belong under every table of the screen."""
+    marks = {
+        "Size factors: sums over the measured genes (no total-count column).": data.meta.get("size_factor") == "panel",
+        "Entries that the file does not list count as 0: not significant, not measured.": data.meta.get("missing")
+        == "zero",
+        "Rank scores, not log fold changes: they order genes and say nothing of effect sizes.": data.unit
+        == "rank_score",
+    }
+    own = str(data.meta.get("footer", ""))
+    return [*([own] if own else []), *(text for text, holds in marks.items() if holds)]

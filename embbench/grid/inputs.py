@@ -115,7 +115,7 @@ def assemble(
     if data.dose is not None:
         asked = query.dose if query.dose is not None else np.full(len(query), np.nan)
         dose = np.nan_to_num(
-            np.concatenate([known.dose, asked]).astype(np.float32), nan=float(np.median(data.dose[train]))
+            np.concatenate([known.dose, asked]).astype(np.float32), nan=float(np.nanmedian(data.dose[train]))
         )
     vectors = tables.context.lookup(list(data.contexts))[0] if tables.context is not None else None
     names = sorted({e for row in entities for e in row})

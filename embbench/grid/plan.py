@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from embbench.cache.keys import REVISION, array_digest, code_of, digest
-from embbench.core import HeadDefaults, PerturbationDataset, Run, UserError
+from embbench.core import HeadDefaults, PerturbationDataset, Run, Split, UserError
 from embbench.grid.fit import FALLBACK
 from embbench.grid.names import registry_of
 from embbench.grid.screens import screen, split_digest, split_of
@@ -116,7 +116,6 @@ def _plan_one(
     spec = split_spec(data, split_name)
     split = split_of(name, spec, grid.genes, seed, paths)
     marks = {f.name: array_digest(f.train, f.test) for f in split.folds}
-    shared = {"data": data.meta["digest"], "split": split_digest(split)}
     base = Run(
         dataset=name,
         split=spec,
@@ -135,12 +134,17 @@ def _plan_one(
         combination = _compatibility_key(run)
         if combination not in reasons:
             reasons[combination] = unmet(registry, data, run, split.folds[0].train)
-        choices = {k: v for k, v in run.coordinates().items() if k not in COMPONENTS}
-        facts = {**shared, **_facts(registry, run), "run": choices}
-        config = digest(facts)
+        config = configuration_id(registry, data, split, run)
         for fold in split.folds:
             each = replace(run, fold=fold.name)
             yield Planned(each, digest([config, fold.name, marks[fold.name]]), config, role, reasons[combination])
+
+
+def configuration_id(registry: Registry, data: PerturbationDataset, split: Split, run: Run) -> str:
+    """What a configuration's numbers depend on, as 16 hex digits: data, split, components with their code, choices."""
+    choices = {k: v for k, v in run.coordinates().items() if k not in COMPONENTS}
+    facts = {"data": data.meta["digest"], "split": split_digest(split), "run": choices}
+    return digest({**facts, **_facts(registry, run)})
 
 
 def _compatibility_key(run: Run) -> tuple[str, ...]:
@@ -250,6 +254,10 @@ def unmet(registry: Registry, data: PerturbationDataset, run: Run, train: np.nda
     for text in (*run.blocks(), *([run.context_embedding] if run.context_embedding != "none" else [])):
         if why := _unusable(registry, data, text, train, context=text == run.context_embedding):
             return why
+    if run.strict_context and run.context_embedding != "none":
+        table = compute_embedding(registry, run.context_embedding, data, train, strict=True)
+        if without := sorted(set(data.context.tolist()) - set(table.names.tolist())):
+            return f"--strict-context closes the controls of {', '.join(without)}: no {run.context_embedding} vector"
     return ""
 
 

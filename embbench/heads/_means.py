@@ -76,6 +76,11 @@ def fill_empty(weights: sparse.csr_matrix, rows: np.ndarray, fallback: np.ndarra
     return sparse.csr_matrix(weights + place @ sparse.csr_matrix(fallback))
 
 
+def set_seen(train: Inputs, query: Inputs) -> np.ndarray:
+    """Which queries, shape (n_query,), have training rows with their entity set."""
+    return np.diff(same_set(indicator(query.entities), indicator(train.entities)).indptr) > 0
+
+
 def set_mean(train: Inputs, query: Inputs) -> sparse.csr_matrix:
     """Weights, shape (n_query, n_train), of the mean over the training rows with the query's entity set (contexts
     equal); of the context mean where there is none.

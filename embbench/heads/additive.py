@@ -52,6 +52,13 @@ class Additive(Smoother):
         order = np.argsort(np.concatenate([alone, several]), kind="stable")
         return sparse.csr_matrix(sparse.vstack(out, format="csr")[order])
 
+    def covers(self, train: Inputs, query: Inputs) -> np.ndarray:
+        """Rows, shape (n_query,), all of whose members were seen alone in training."""
+        known = indicator(train.entities)
+        alone = np.asarray(known[np.diff(known.indptr) == 1].sum(axis=0)).ravel() > 0
+        sets = indicator(query.entities)
+        return np.asarray(sets @ alone.astype(np.float64)).ravel() == np.diff(sets.indptr)
+
     @staticmethod
     def _sums(train: Inputs, sets: sparse.csr_matrix, context: np.ndarray) -> sparse.csr_matrix:
         owner = np.repeat(np.arange(sets.shape[0]), np.diff(sets.indptr))

@@ -6,7 +6,7 @@ import numpy as np
 from scipy import sparse
 
 from embbench.core import Inputs
-from embbench.heads._means import context_mean, contexts_equal, fill_empty, indicator, same_set
+from embbench.heads._means import context_mean, contexts_equal, fill_empty, indicator, same_set, set_seen
 from embbench.heads._smoother import Smoother
 
 
@@ -59,6 +59,10 @@ class NearestContext(Smoother):
         unseen = np.flatnonzero(best == len(present))
         fallback = context_mean(present[order[row[unseen], 0]], train.context)
         return fill_empty(contexts_equal(chosen, train.context), unseen, fallback)
+
+    def covers(self, train: Inputs, query: Inputs) -> np.ndarray:
+        """Rows, shape (n_query,), whose set is in training; the others get a context mean."""
+        return set_seen(train, query)
 
     @staticmethod
     def _vectors(inputs: Inputs, codes: np.ndarray) -> np.ndarray:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 from scipy import sparse
 
 from embbench.core import Inputs
-from embbench.heads._means import set_mean
+from embbench.heads._means import set_mean, set_seen
 from embbench.heads._smoother import Smoother
 
 
@@ -33,3 +34,7 @@ class PerturbationMean(Smoother):
     def weights(self, train: Inputs, query: Inputs) -> sparse.csr_matrix:
         """Smoother matrix, shape (n_query, n_train), CSR."""
         return set_mean(train, query)
+
+    def covers(self, train: Inputs, query: Inputs) -> np.ndarray:
+        """Rows, shape (n_query,), whose set is in training; the others get the context mean."""
+        return set_seen(train, query)

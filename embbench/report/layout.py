@@ -165,4 +165,6 @@ def _permuted_legend(part: pd.DataFrame) -> list[str]:
         out.append(
             f"yes: interval above 0, and gap beyond the spread of the draws (5 %, Holm over {said} comparisons)."
         )
+    if (part["vs_permuted"].notna() & (part["beats_permuted"] == "–")).any():
+        out.append("–: too few units (10) or permutation draws (5) for a verdict.")
     return out

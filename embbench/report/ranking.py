@@ -8,7 +8,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 from embbench.report.boards import OTHER, Board
-from embbench.report.stats import MIN_CLAIM, Plan, Versus, holm, plan, summarise, versus_draws, versus_reference
+from embbench.report.stats import MIN_CLAIM, Plan, Versus, plan, summarise, versus_draws, versus_reference
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -136,7 +136,7 @@ def _add_permuted(out: pd.DataFrame, board: Board, values: np.ndarray, plan: Pla
     versus = versus_draws(values[rows], draws, plan, sign=sign, seed=seed)
     _write(out, "permuted", rows, versus, versus.verdict(out["mean"].to_numpy()[rows], needs_draws=True))
     out["permutation_p"] = np.nan
-    out.loc[rows, "permutation_p"] = holm(versus.p)
+    out.loc[rows, "permutation_p"] = versus.family_p()
     label = out["embedding"] + np.where(out["context_embedding"] == "none", "", " / " + out["context_embedding"])
     out["permutation"] = np.where(twin >= 0, label.to_numpy()[twin], "")
     count = np.bincount(board.of_draw, minlength=len(out))

@@ -11,6 +11,7 @@ from scipy import stats
 LEVEL = 0.95
 MIN_INTERVAL = 3  # units; below, no interval is given
 MIN_CLAIM = 10  # units; below, nothing is said to beat anything
+MIN_DRAWS = 5  # of a permutation; with fewer, Student's t has too few degrees of freedom to say anything
 RESOLUTION = 1e-6  # relative; scores are promised to 1e-5 across machines, smaller differences are none
 _CELLS = 4_000_000  # largest intermediate matrix
 
@@ -175,6 +176,10 @@ class Versus:
     draws: np.ndarray
     p: np.ndarray
 
+    def family_p(self) -> np.ndarray:
+        """`holm` p values, shape (N,), of the comparisons with enough draws; NaN for the others."""
+        return holm(np.where(self.draws >= MIN_DRAWS, self.p, np.nan))
+
     def verdict(self, scale: np.ndarray, *, needs_draws: bool) -> list[str]:
         """``yes``, ``no`` or ``–`` (nothing to compare with, or too few units or draws to say) for each comparison.
 
@@ -185,8 +190,8 @@ class Versus:
         known = (self.units >= MIN_CLAIM) & np.isfinite(self.low)
         wins = self.low > RESOLUTION * np.abs(scale)
         if needs_draws:
-            known = known & (self.draws >= 2)
-            wins = wins & (holm(self.p) <= 0.05)
+            known = known & (self.draws >= MIN_DRAWS)
+            wins = wins & (self.family_p() <= 0.05)
         return [("yes" if w else "no") if k else "–" for k, w in zip(known.tolist(), wins.tolist(), strict=True)]
 
 
