@@ -158,7 +158,7 @@ def test_ties_go_to_the_smaller_row_number(simulated, tmp_path):
     data = screen("screen", "all", simulated)
     names = list(data.entity_names)
     matrix = np.repeat(np.random.default_rng(0).normal(size=(len(names) // 5 + 1, 3)), 5, axis=0)[: len(names)]
-    spec = write_vectors(tmp_path / "ties.csv", names, matrix.astype(np.float32).astype(np.float64))
+    spec = write_vectors(tmp_path / "ties.csv", names, matrix.astype(np.float32).astype(np.float64)) + ":to=null"
     axes = {"dataset": "screen", "split": SPLIT, "emb": spec, "scope": "per_context"}
     results, planned = run(tmp_path / "out", simulated, head="knn:k=3:weights=uniform", **axes)
     split = 0
