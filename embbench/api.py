@@ -90,10 +90,7 @@ def predict(
 def check(kind: str, impl: str, **params: Any) -> dict[str, str]:
     """Run every contract of a kind on ``package.module:object``; contract name -> what is broken (empty: nothing).
 
-    Raises
-    ------
-    UserError
-        Unknown kind or object.
+    UserError: unknown kind or object.
     """
     from embbench import checks
 

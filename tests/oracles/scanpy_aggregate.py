@@ -2,8 +2,8 @@
 
 Written with scanpy 1.11.5, anndata 0.12.19, numpy 2.4.6. To run it again, from the root of the repository:
 
-    python3.11 -m venv /tmp/scanpy && /tmp/scanpy/bin/pip install -c constraints/cpu.txt scanpy==1.11.5
-    /tmp/scanpy/bin/python tests/oracles/scanpy_aggregate.py
+    python3.11 -m venv .oracle && .oracle/bin/pip install -c constraints/cpu.txt scanpy==1.11.5
+    .oracle/bin/python tests/oracles/scanpy_aggregate.py
 
 It writes tests/oracles/expected/scanpy_aggregate.npz: ``means`` (16 groups x 1,000 genes, float32), and the
 ``context``, ``perturbation`` and ``cells`` of each group. Counts are scaled to 1e4 by the cell's total count
