@@ -129,15 +129,20 @@ def index_names(file: h5py.File, axis: str) -> np.ndarray:
     """Row names of ``obs`` or ``var`` as an object array of str, shape (m,)."""
     name = _index_name(file, axis)
     with reading(file.filename, f"{axis} index {name!r}"):
-        item = file[axis][name]
+        item = _values(file[axis][name])
         return _strings(item) if h5py.check_string_dtype(item.dtype) else item[...].astype(str).astype(object)
+
+
+def _values(item: h5py.Group | h5py.Dataset) -> h5py.Dataset:
+    """The entries of a plain or (AnnData 0.13 with pandas 3) nullable string array; an index has no missing ones."""
+    return item["values"] if isinstance(item, h5py.Group) and "values" in item else item
 
 
 def length(file: h5py.File, axis: str) -> int:
     """Number of rows of ``obs`` or ``var``."""
     name = _index_name(file, axis)
     with reading(file.filename, f"{axis} index {name!r}"):
-        return len(file[axis][name])
+        return len(_values(file[axis][name]))
 
 
 def column(file: h5py.File, axis: str, name: str, option: str) -> Column:

@@ -74,6 +74,9 @@ def frame_table(path: Path, frame: pd.DataFrame, key: str | None, names: str | N
     return RawTable(texts(frame.index), numbers(path, frame))
 
 
+MISSING = ["", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "-nan", "NULL", "null", "None"]  # of numbers
+
+
 def read_delimited(path: Path, key: str | None, names: str | None) -> RawTable:
     """Comma- or tab-separated text with one header line; names in column ``names`` or the first.
 
@@ -103,7 +106,9 @@ def read_delimited(path: Path, key: str | None, names: str | None) -> RawTable:
         raise UserError(f"{path}: expected unique column names, among them {column!r}, found {found}")
     try:
         body = io.StringIO("\n".join(lines[1:]))
-        frame = pd.read_csv(body, sep=separator, names=header, header=None, index_col=False, converters={column: str})
+        options = {"sep": separator, "names": header, "header": None, "index_col": False, "dtype": {column: str}}
+        missing = {name: MISSING for name in header if name != column}
+        frame = pd.read_csv(body, keep_default_na=False, na_values=missing, **options)
     except ValueError as error:
         raise UserError(f"{path}: expected a table of numbers, found: {str(error).strip()}") from error
     return frame_table(path, frame, key, column)

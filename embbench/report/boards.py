@@ -190,7 +190,7 @@ def boards(scores: pd.DataFrame, config: Settings, metric: str, subset: str) -> 
         return
     keep = (scores["metric"] == metric).to_numpy()
     if subset == "detectable":
-        keep &= scores["detectable"].to_numpy(dtype=bool)
+        keep = keep & scores["detectable"].to_numpy(dtype=bool)
     part = scores[keep]
     run = pd.Index(config.keys).get_indexer(part["key"])
     if (run < 0).any():
