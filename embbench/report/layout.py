@@ -150,7 +150,9 @@ def _legend(
             "† runs done/all: incomplete (runs or rows missing), mean over what is there, neither ranked nor compared."
         )
     if (part["coverage"] < 1).any():
-        out.append("cov: share of the conditions that have a vector, hence a prediction of their own.")
+        out.append(
+            "cov: share of the conditions with a prediction of their own (they have a vector, or rows the head needs)."
+        )
     fallback = sorted(set(part["fallback"][part["coverage"] < 1]) - {""})
     if fallback:
         out.append(f"Uncovered conditions are predicted by the fallback: {'; '.join(fallback)}.")
