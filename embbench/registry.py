@@ -7,6 +7,7 @@ import functools
 import importlib
 import importlib.util
 import inspect
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
 from importlib.machinery import ModuleSpec
@@ -18,10 +19,18 @@ import yaml
 from embbench.core import Metric, UserError
 
 KINDS = ("datasets", "splits", "features", "graphs", "embeddings", "heads", "metrics")
-FILES = ("path", "weights", "graph", "source")  # parameters that may name a file or folder beside the registry file
+# parameters that may name a file or folder beside the registry file
+FILES = ("path", "graph", "source", "checkpoint", "encoder", "fasta", "genes", "names", "mapping", "tokens", "medians")
+MODALITIES = (
+    *("cell model", "network", "gene set", "knowledge graph", "text", "protein", "chemistry"),
+    *("expression", "effects", "context", "table", "baseline"),
+)
 
 
-KIND_NAMES = {dict: "mapping", list: "list", str: "text"}
+KIND_NAMES = {dict: "mapping", list: "list", str: "text", int: "number"}
+# a part of a spec: up to the next colon that is not quoted and does not belong to hf:... or https:...
+PART = re.compile(r"""(?:'[^']*'|"[^"]*"|(?<=[=:])(?:hf|https?):|[^:])+""")
+KEYED = re.compile(r"\w+=")
 
 
 @dataclass(frozen=True)
@@ -40,6 +49,10 @@ class Entry:
     holds : what information the component holds: knowledge, controls, responses, none.
     trained_on : datasets seen in pretraining; () none of ours, None not known.
     licence, reference : provenance.
+    modality : what an embedding is made from, of `MODALITIES`.
+    dim : its width; 0 where that depends on parameters or files.
+    dated : release or date of the information it holds.
+    restricted : what the licence of the weights forbids; must be accepted before they are fetched.
     base : folder of the registry file; relative parameters of `FILES` that exist there were made absolute.
     """
 
@@ -55,6 +68,10 @@ class Entry:
     trained_on: tuple[str, ...] | None = None
     licence: str = ""
     reference: str = ""
+    modality: str = ""
+    dim: int = 0
+    dated: str = ""
+    restricted: str = ""
     base: str = ""
 
     @property
@@ -145,6 +162,10 @@ class Spec:
         """A fresh component with the spec's parameters."""
         return self.entry.make(**{**self.overrides, **more})
 
+    def alone(self) -> Any:
+        """A fresh component that knows its parameters and files; of an entry over another one, without that one."""
+        return self.make(**({"of": None} if self.entry.argument == "of" else {}))
+
 
 class Registry:
     """All entries of one or more YAML files; a later file adds names and may not redefine one."""
@@ -181,7 +202,7 @@ class Registry:
         >>> default().parse("features", "pca:50").overrides
         {'dim': 50}
         """
-        name, *parts = text.split(":")
+        name, *parts = PART.findall(text) or [""]
         entry = self.get(kind, name)
         if entry.argument == "of":  # the rest is itself a spec: only this entry's own parameters are taken off it
             inner = [p for p in parts if p.partition("=")[0] not in entry.params]
@@ -190,8 +211,8 @@ class Registry:
             if not any(inner):
                 raise UserError(f"{kind} {text!r}: expected one more name, {name}:NAME (embbench list {kind})")
             return Spec(text, entry, {**given, "of": ":".join(inner)})
-        given = {k: _value(kind, text, v) for k, sep, v in (p.partition("=") for p in parts) if sep}
-        plain = [p for p in parts if "=" not in p]
+        given = {k: _value(kind, text, v) for k, _, v in (p.partition("=") for p in parts if KEYED.match(p))}
+        plain = [p for p in parts if not KEYED.match(p)]
         if plain and not entry.argument:
             raise UserError(f"{kind} {text!r}: {name} takes no ':{plain[0]}'; write parameters as {name}:key=value")
         if plain:
@@ -255,6 +276,7 @@ def _check_entry(where: str, facts: Any, allowed: set[str]) -> None:
         raise UserError(f"{where} needs 'impl' and may have {', '.join(sorted(allowed))}, found {found}")
     for name, value in facts.items():
         kind = dict if name in ("params", "test") else list if name in ("requires", "trained_on") else str
+        kind = int if name == "dim" else kind
         if not isinstance(value, kind):
             raise UserError(f"{where}: {name} must be a {KIND_NAMES[kind]}, found {value!r}")
 
@@ -262,7 +284,9 @@ def _check_entry(where: str, facts: Any, allowed: set[str]) -> None:
 def _with_files(params: dict[str, Any], base: Path) -> dict[str, Any]:
     """The parameters with files named relative to ``base`` as absolute paths; names such as ``ppi`` stay names."""
     beside = {k: base / v for k, v in params.items() if k in FILES and isinstance(v, str) and v}
-    return params | {k: str(p.resolve()) for k, p in beside.items() if p.is_file() or (k == "weights" and p.is_dir())}
+    return params | {
+        k: str(p.resolve()) for k, p in beside.items() if p.is_file() or (k in ("checkpoint", "encoder") and p.is_dir())
+    }
 
 
 @functools.cache

@@ -349,6 +349,22 @@ class HalfB(ResponseLoadings):
         return super().compute(names, replace(train, effects=(train.effects * half_b).astype(np.float32)))
 
 
+class Padded(Hashed):
+    def __init__(self, batch=4):
+        self.batch = batch
+
+    def vector(self, name):
+        return super().vector(name) / self.batch
+
+
+class FirstCell(Hashed):
+    reads, needs_cells = frozenset({"controls"}), True
+
+    def compute(self, names, train):
+        table = super().compute(names, train)
+        return replace(table, matrix=table.matrix * train.cells.counts(0, np.array([0])).values.sum())
+
+
 EMBEDDINGS = [
     (embeddings.embedding_declares_what_it_reads, SecretOracle),
     (embeddings.embedding_gives_a_table, Half),
@@ -362,6 +378,8 @@ EMBEDDINGS = [
     (embeddings.embedding_reads_only_what_it_declares, Undeclared),
     (embeddings.embedding_never_sees_test_rows, ThroughTheView),
     (embeddings.embedding_never_sees_test_rows, HalfB),
+    (embeddings.embedding_ignores_batches, Padded),
+    (embeddings.embedding_ignores_the_order_of_cells, FirstCell),
 ]
 
 

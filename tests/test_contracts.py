@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import os
 from collections import Counter
 from collections.abc import Callable
@@ -33,6 +34,8 @@ def all_entries() -> tuple[Entry, ...]:
 CASES = [(entry, check) for entry in all_entries() for check in checks_for(entry.kind)]
 
 
+# writers of tiny files in published formats: one module per family, found by itself
+TINY = [importlib.import_module(f"tiny.{path.stem}") for path in sorted((HERE / "tiny").glob("[a-z]*.py"))]
 OWN_FILE = {"embeddings/table": {}, "datasets/table": {"unit": "delta", "context_key": "context"}}
 
 
@@ -51,15 +54,17 @@ def toy_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, A
     ]
     (folder / "effects.csv").write_text("\n".join([head, *rows]), encoding="utf-8")
     files = {"embeddings/table": "vectors.csv", "datasets/table": "effects.csv"}
-    return {name: {"path": str(folder / file), **OWN_FILE[name]} for name, file in files.items()}
+    tiny: dict[str, dict[str, Any]] = {}
+    for module in TINY:
+        (folder / module.__name__).mkdir()
+        tiny |= module.params(folder / module.__name__)
+    return tiny | {name: {"path": str(folder / file), **OWN_FILE[name]} for name, file in files.items()}
 
 
 def reason_to_skip(entry: Entry) -> str:
     """Why an entry cannot be tested here; empty when it can."""
     if absent := entry.missing():
         return f"needs the modules {', '.join(absent)}"
-    if entry.needs_file and not entry.test and f"{entry.kind}/{entry.name}" not in OWN_FILE:
-        return f"needs a file: {entry.needs_file}"
     return ""
 
 
@@ -70,6 +75,8 @@ def test_contract(
     if reason := reason_to_skip(entry):
         pytest.skip(reason)
     extra = toy_files.get(f"{entry.kind}/{entry.name}", {})
+    told = entry.test or extra or not entry.needs_file
+    assert told, f"{entry.name} needs a file ({entry.needs_file}): write a tiny one in tests/tiny"
     check(maker(replace(entry, test={**entry.test, **extra})))
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import json
-import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +27,6 @@ from embbench.embeddings.onehot import OneHot
 from embbench.embeddings.oracle_pca import OraclePCA
 from embbench.embeddings.permuted import Permuted
 from embbench.embeddings.random import Random
-from embbench.embeddings.scgpt import ScGPT
 from embbench.graphs.edge_list import EdgeList
 from embbench.numerics.edges import graph_file, read_edges
 
@@ -553,51 +550,3 @@ def test_context_embeddings() -> None:
         ControlContextPCA().compute(None, data.training(np.flatnonzero(data.context == "a")))
     with pytest.raises(UserError, match="without baseline"):
         ControlMean().compute(None, screen(baseline=None))
-
-
-# -- scGPT --------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.shared
-def test_scgpt_static_equals_the_official_encoder(shared_data: Path) -> None:
-    folder = shared_data / "oracles" / "scgpt"
-    table = ScGPT(str(folder / "checkpoint")).compute(None, None)
-    with np.load(folder / "expected.npz") as expected:
-        names, static = expected["static_names"], expected["static"]
-    special = np.array([name.startswith("<") for name in names])
-    mine, found = table.lookup(names)
-    assert np.array_equal(found, ~special)
-    assert np.abs(mine[found] - static[found]).max() < 1e-5
-
-
-def test_scgpt_without_weights_says_what_to_do(fresh_home: Path) -> None:
-    with pytest.raises(UserError, match=r"best_model\.pt.*weights.scgpt.*model zoo.*MIT.*scgpt:weights=FOLDER"):
-        ScGPT().compute(None, None)
-
-
-@pytest.mark.shared
-def test_scgpt_refuses_folders_that_do_not_fit(shared_data: Path, tmp_path: Path) -> None:
-    import torch
-
-    source = shared_data / "oracles" / "scgpt" / "checkpoint"
-
-    def broken(name: str, content: bytes) -> ScGPT:
-        folder = tmp_path / str(len(list(tmp_path.iterdir())))
-        folder.mkdir()
-        for file in source.iterdir():
-            shutil.copyfile(file, folder / file.name)
-        (folder / name).write_bytes(content)
-        return ScGPT(str(folder))
-
-    torch.save({"other": torch.zeros(2)}, tmp_path / "other.pt")
-    cases = [
-        ("args.json", json.dumps({"embsize": 7}).encode(), "embsize 7"),
-        ("args.json", b"{", "expected JSON"),
-        ("vocab.json", json.dumps({"TP53": 10**6}).encode(), "1 genes"),
-        ("vocab.json", b"[1]", "JSON object"),
-        ("best_model.pt", b"text", "torch file"),
-        ("best_model.pt", (tmp_path / "other.pt").read_bytes(), "found .*other"),
-    ]
-    for name, content, message in cases:
-        with pytest.raises(UserError, match=message):
-            broken(name, content).compute(None, None)

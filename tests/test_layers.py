@@ -40,6 +40,8 @@ HEAVY = {
 AT_TOP = {  # files that nothing imports before they are needed
     "heads/mlp.py": {"torch"},
     "heads/_torch.py": {"torch"},
+    "embeddings/models/_layers.py": {"torch"},
+    "embeddings/models/_run.py": {"torch"},
     "grid/config.py": {"pydantic"},
 }
 BY_NAME = {

@@ -11,7 +11,7 @@ from _source import PACKAGE, modules
 from embbench import registry
 from embbench.checks import maker
 from embbench.core import Metric, UserError
-from embbench.registry import KINDS, Entry, Registry
+from embbench.registry import KINDS, MODALITIES, Entry, Registry
 
 NAMED = os.environ.get("EMBBENCH_TEST_REGISTRY")
 REGISTRY = registry.default() if NAMED is None else Registry(Path(NAMED))
@@ -31,7 +31,9 @@ def test_no_orphans() -> None:
     """Every public file of a component folder is used by an entry."""
     used = {e.module for e in entries()}
     files = {
-        m for m in modules() if m.count(".") == 2 and m.split(".")[1] in KINDS and not m.split(".")[2].startswith("_")
+        m
+        for m, path in modules().items()
+        if m.count(".") >= 2 and m.split(".")[1] in KINDS and not path.name.startswith("_")
     }
     assert files, "no component files found"
     assert not files - used, f"in no registry entry: {sorted(files - used)}"
@@ -59,6 +61,7 @@ def test_parameters_fit(entry: Entry) -> None:
 @pytest.mark.parametrize("entry", entries("embeddings"), ids=named(entries("embeddings")))
 def test_embeddings_state_what_they_hold(entry: Entry) -> None:
     own = bool(entry.needs_file) and entry.argument in OWN_FILE
+    assert entry.modality in MODALITIES, f"{entry.name}: modality {entry.modality!r}"
     assert entry.holds or own, f"{entry.name}: holds is empty (knowledge, controls, responses, none ...)"
     if not entry.missing():
         thing = entry.load()

@@ -17,12 +17,14 @@ from scipy import sparse
 
 from embbench.cache.keys import array_digest, digest
 from embbench.cache.store import FORMAT, SEAL, DamagedFileError, check_seal, replacing, seal, versions
-from embbench.core import UserError
+from embbench.core import Counts, UserError
 
 KIND = "cells"
 CONTROL, UNUSED = -1, -2  # values of `row`: a control cell, a cell of a condition that was dropped later
 A, B, BOTH = 0, 1, 2  # values of `half`; -1 for perturbed cells
 HALVES = {"A": (A, BOTH), "B": (B, BOTH), "all": (A, B, BOTH)}
+TYPES = {"row": np.int32, "context": np.int32, "half": np.int8, "batch": np.int32, "total": np.float64}
+SCALE = 1e4  # counts per cell after scaling
 _CHUNK = 1 << 16
 _BLOCK = 1 << 22
 _GAP = 1 << 12  # stored values between two wanted cells that are cheaper to read than to skip
@@ -34,6 +36,7 @@ class H5Cells:
     Parameters
     ----------
     path : a file written by `cells_writer`.
+    genes : shape (g,), names of the panel; needed for `counts`.
 
     Raises
     ------
@@ -41,26 +44,50 @@ class H5Cells:
         On first use: not such a file, or incomplete.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = Path(path)
+    def __init__(self, path: Path, genes: np.ndarray | None = None) -> None:
+        self.path, self.genes = Path(path), genes
         self._opened: tuple[int, h5py.File, dict[str, np.ndarray]] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "_opened": None}
+        return {"path": self.path, "genes": self.genes, "_opened": None}
 
     def controls(self, context: int, half: str = "A") -> np.ndarray:
         """Control cells of shape (m, g), float32, of a context code and half, in source order."""
+        return self._sparse(self._controls(context, half)).toarray()
+
+    def n_controls(self, context: int, half: str = "A") -> int:
+        """Number of control cells of a context code and half."""
+        return len(self._controls(context, half))
+
+    def counts(self, context: int, half: str = "A", index: np.ndarray | None = None) -> Counts:
+        """Control cells as counts (see `Counts`), in source order; ``index`` chooses some by ascending position.
+
+        The file holds ``v = ln(1 + 1e4 x / total)`` in float32; counts below 1e5 come back exactly by rounding
+        ``(exp(v) - 1) total / 1e4``.
+        """
+        if self.genes is None:
+            raise UserError(f"{self.path}: counts need the names of the panel's genes; open the screen by its name")
+        chosen = self._controls(context, half)
+        chosen = chosen if index is None else chosen[index]
+        cells, total = self._sparse(chosen), self._file()[1]["total"][chosen]
+        known = np.repeat(total, np.diff(cells.indptr))
+        linear = np.expm1(cells.data.astype(np.float64))
+        raw = np.rint(linear * known / SCALE)
+        cells.data = np.where(np.isfinite(known), raw, linear).astype(np.float32)
+        return Counts(cells, self.genes, total)
+
+    def _controls(self, context: int, half: str) -> np.ndarray:
         if half not in HALVES:
             raise ValueError(f"cells: half must be one of {', '.join(HALVES)}, got {half!r}")
         _, index = self._file()
         wanted = (index["row"] == CONTROL) & (index["context"] == context) & np.isin(index["half"], HALVES[half])
-        return self._dense(np.flatnonzero(wanted))
+        return np.flatnonzero(wanted)
 
     def perturbed(self, row: int) -> np.ndarray:
         """Perturbed cells of shape (m, g), float32, of dataset row ``row``, in source order."""
         _, index = self._file()
         lo, hi = np.searchsorted(index["sorted_row"], [row, row + 1])
-        return self._dense(index["order"][lo:hi])
+        return self._sparse(index["order"][lo:hi]).toarray()
 
     def columns(self) -> dict[str, np.ndarray]:
         """Of shape (cells,): ``row`` (-1 control, -2 unused), ``context``, ``half`` (0 A, 1 B, 2 both), ``batch``."""
@@ -71,23 +98,30 @@ class H5Cells:
         # an HDF5 handle must not cross a fork, so each process opens its own
         if self._opened is None or self._opened[0] != os.getpid():
             file = open_cells(self.path)
-            index = {name: file[name][...] for name in ("row", "context", "half", "batch", "indptr")}
+            index = {name: file[name][...] for name in ("row", "context", "half", "batch", "indptr", "total")}
             index["order"] = np.argsort(index["row"], kind="stable")
             index["sorted_row"] = index["row"][index["order"]]
             self._opened = (os.getpid(), file, index)
         return self._opened[1], self._opened[2]
 
-    def _dense(self, cells: np.ndarray) -> np.ndarray:
+    def _sparse(self, cells: np.ndarray) -> sparse.csr_matrix:
         file, index = self._file()
         indptr, genes = index["indptr"], int(json.loads(file.attrs["attributes"])["genes"])
-        out = np.zeros((len(cells), genes), dtype=np.float32)
+        lengths = indptr[cells + 1] - indptr[cells]
+        out = np.concatenate([[0], np.cumsum(lengths)])
+        data, indices = np.empty(out[-1], np.float32), np.empty(out[-1], np.int32)
         for run in _runs(cells, indptr):
             span = slice(int(indptr[cells[run][0]]), int(indptr[cells[run][-1] + 1]))
-            values, genes_of = file["data"][span], file["indices"][span]
-            for i, cell in zip(range(run.start, run.stop), cells[run], strict=True):
-                own = slice(int(indptr[cell]) - span.start, int(indptr[cell + 1]) - span.start)
-                out[i, genes_of[own]] = values[own]
-        return out
+            own = _ranges(indptr[cells[run]] - span.start, lengths[run])
+            to = slice(out[run.start], out[run.stop])
+            data[to], indices[to] = file["data"][span][own], file["indices"][span][own]
+        return sparse.csr_matrix((data, indices, out), shape=(len(cells), genes))
+
+
+def _ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """``concatenate([arange(s, s + n) ...])`` for each start and length."""
+    shift = np.repeat(starts - np.concatenate([[0], np.cumsum(lengths)[:-1]]), lengths)
+    return np.arange(int(lengths.sum())) + shift
 
 
 def _runs(cells: np.ndarray, indptr: np.ndarray) -> Iterator[slice]:
@@ -145,13 +179,13 @@ class CellsWriter:
     def __init__(self, file: h5py.File, genes: int) -> None:
         self.file, self.genes = file, genes
         self._lengths: list[np.ndarray] = [np.zeros(1, dtype=np.int64)]
-        self._columns: dict[str, list[np.ndarray]] = {name: [] for name in ("row", "context", "half", "batch")}
+        self._columns: dict[str, list[np.ndarray]] = {name: [] for name in TYPES}
         self._sha = {name: hashlib.sha256() for name in ("data", "indices")}
         for name, kind in (("data", np.float32), ("indices", np.int32)):
             file.create_dataset(name, shape=(0,), maxshape=(None,), dtype=kind, chunks=(_CHUNK,))
 
     def append(self, cells: sparse.csr_matrix, **columns: np.ndarray) -> None:
-        """Add cells of shape (m, g) with their ``row``, ``context``, ``half`` and ``batch``, each of shape (m,)."""
+        """Add cells of shape (m, g) with their ``row``, ``context``, ``half``, ``batch`` and ``total``, each (m,)."""
         for name, sha in self._sha.items():
             stored = self.file[name]
             values = np.ascontiguousarray(getattr(cells, name), dtype=stored.dtype)
@@ -160,7 +194,7 @@ class CellsWriter:
             sha.update(values.tobytes())
         self._lengths.append(np.diff(cells.indptr).astype(np.int64))
         for name, parts in self._columns.items():
-            parts.append(columns[name].astype(np.int8 if name == "half" else np.int32))
+            parts.append(columns[name].astype(TYPES[name]))
 
     def finish(self, row_of: np.ndarray, context_of: np.ndarray) -> str:
         """Write the index columns; returns 16 hex digits of the content, the same for every chunking.
@@ -169,8 +203,7 @@ class CellsWriter:
         ----------
         row_of, context_of : final code of each row and context used while appending, -2 and -1 where it was dropped.
         """
-        columns = {name: np.concatenate([np.zeros(0, np.int32), *parts]) for name, parts in self._columns.items()}
-        columns["half"] = columns["half"].astype(np.int8)
+        columns = {name: np.concatenate([np.zeros(0, TYPES[name]), *p]) for name, p in self._columns.items()}
         perturbed = columns["row"] >= 0
         columns["row"][perturbed] = row_of[columns["row"][perturbed]]
         columns["context"] = context_of[columns["context"]].astype(np.int32)

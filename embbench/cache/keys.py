@@ -62,20 +62,49 @@ def stream(*coordinates: str | int) -> int:
 
 @functools.cache
 def code_of(module: str) -> str:
-    """Hash of a component's file and of its folder's ``_helper`` files, without docstrings and comments.
+    """Hash of a component's file and of the ``_helper`` files that it imports, without docstrings and comments.
 
-    Shared code (core, numerics, grid) is named by `REVISION` instead, so that an edit there is a decision.
+    Helpers are followed through their own imports. Shared code (core, numerics, grid) is named by `REVISION` instead,
+    so that an edit there is a decision.
     """
+    found: dict[str, str] = {}
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            tree = ast.parse(_source(name).read_text(encoding="utf-8"))
+            waiting += _helpers(tree, module.partition(".")[0])
+            found[name] = _stripped(tree)
+    return digest([found.pop(module), *(found[name] for name in sorted(found))])
+
+
+def _source(module: str) -> Path:
     spec = importlib.util.find_spec(module)
     if spec is None or not spec.origin:
         raise ModuleNotFoundError(f"{module} has no source file to hash")
-    origin = Path(spec.origin)
-    files = [origin, *sorted(p for p in origin.parent.glob("_*.py") if p.name != "__init__.py")]
-    return digest([_stripped(path) for path in dict.fromkeys(files)])
+    return Path(spec.origin)
 
 
-def _stripped(path: Path) -> str:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+def _helpers(tree: ast.Module, package: str) -> list[str]:
+    """Modules of ``package`` with a name that starts with ``_``, imported anywhere in a file."""
+    named = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            named += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Import):
+            named += [alias.name for alias in node.names]
+    inside = [n for n in named if n.startswith(f"{package}.") and n.rpartition(".")[2].startswith("_")]
+    return [n for n in inside if _is_module(n)]
+
+
+def _is_module(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:  # a private name of a module, not a module
+        return False
+
+
+def _stripped(tree: ast.Module) -> str:
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and (
             ast.get_docstring(node) is not None

@@ -133,7 +133,8 @@ def load_imported(name: str) -> PerturbationDataset:
     if not (folder / "screen.h5").exists():
         raise UserError(f"dataset {name!r}: {folder / 'screen.h5'} is gone; import it again with embbench data import")
     cells = folder / "cells.h5"
-    return replace(load_screen(folder / "screen.h5", H5Cells(cells) if cells.exists() else None), name=name)
+    data = load_screen(folder / "screen.h5")
+    return replace(data, cells=H5Cells(cells, data.genes) if cells.exists() else None, name=name)
 
 
 def string_array(values: Any) -> np.ndarray:

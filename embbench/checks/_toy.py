@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
-from embbench.core import CellView, Inputs, PerturbationDataset, Truth
+from embbench.core import CellView, Counts, Inputs, PerturbationDataset, Truth
 
 KNOWN = (
     *("TP53", "MDM2", "CDKN1A", "EP300", "BRCA1", "STAT1", "JAK1", "JAK2"),
@@ -32,6 +32,7 @@ class ToyCells:
     shifted : shape (n, g); mean expression of perturbed cells.
     n_control, n_perturbed : cells per control half and per row.
     salt : another value gives other noise.
+    genes : the g names.
     """
 
     control: np.ndarray
@@ -39,6 +40,7 @@ class ToyCells:
     n_control: int = 40
     n_perturbed: int = 24
     salt: int = 0
+    genes: tuple[str, ...] = ()
 
     def controls(self, context: int, half: str = "A") -> np.ndarray:
         """Control cells of shape (m, g), float32, of a context code and half."""
@@ -48,6 +50,17 @@ class ToyCells:
     def perturbed(self, row: int) -> np.ndarray:
         """Perturbed cells of shape (m, g), float32, of a row."""
         return self._draw(self.shifted[row], self.n_perturbed, 1, row, 0)
+
+    def n_controls(self, context: int, half: str = "A") -> int:
+        """Number of control cells of a half."""
+        return self.n_control * (2 if half == "all" else 1)
+
+    def counts(self, context: int, half: str = "A", index: np.ndarray | None = None) -> Counts:
+        """The control cells as whole counts of cells with 10,000 counts, zero where expression is negative."""
+        logs = self.controls(context, half)
+        values = sparse.csr_matrix(np.rint(np.expm1(np.maximum(logs, 0))).astype(np.float32))
+        cells = Counts(values, np.asarray(self.genes, dtype=object), np.full(len(logs), 1e4))
+        return cells if index is None else cells.rows(index)
 
     def _draw(self, mean: np.ndarray, cells: int, *address: int) -> np.ndarray:
         noise = np.random.default_rng([self.salt, *address]).normal(0.0, 0.3, (cells, len(mean)))
@@ -82,7 +95,8 @@ def toy_screen(seed: int = 0, entity_type: str = "gene") -> PerturbationDataset:
     code = np.array([c for _, c, _ in rows])
     control = np.abs(rng.normal(1.5, 0.7, (len(CONTEXTS), g)))
     mean = _means(rows, rng, g)
-    cells = ToyCells(control.astype(np.float32), (control[code] + mean).astype(np.float32), salt=seed)
+    shifted = (control[code] + mean).astype(np.float32)
+    cells = ToyCells(control.astype(np.float32), shifted, salt=seed, genes=tuple(genes))
     labels = (np.sign(mean) * (np.abs(mean) > np.quantile(np.abs(mean), 0.7))).astype(np.int8)
     return PerturbationDataset(
         name="toy",

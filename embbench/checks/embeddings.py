@@ -10,7 +10,7 @@ import numpy as np
 
 from embbench.checks._contract import Make, name_of, require
 from embbench.checks._toy import COMPOUNDS, CONTEXTS, KNOWN, UNKNOWN, ToyCells, toy_screen
-from embbench.core import CellView, Embedding, PerturbationDataset
+from embbench.core import CellView, Counts, Embedding, PerturbationDataset
 
 READS = {"controls", "effects", "truth"}
 ENTITIES = ("gene", "compound", "context", "cell", "any")
@@ -183,6 +183,53 @@ def embedding_never_sees_test_rows(make: Make) -> None:
     require(same_table(plain, again), f"{name_of(extractor)} depends on test rows or on control half B")
 
 
+def embedding_ignores_batches(make: Make) -> None:
+    """Extractors that take ``batch``: cells or texts fed one at a time or 32 together give the same vectors."""
+    if not hasattr(make(), "batch"):
+        return
+    one, many = _compute(lambda **p: make(batch=1, **p)), _compute(lambda **p: make(batch=32, **p))
+    require(same_table(one, many, 1e-5), f"{name_of(make())}: vectors depend on the batch; mask padding")
+
+
+def embedding_ignores_the_order_of_cells(make: Make) -> None:
+    """Extractors of control cells: the same cells in another order give the same vectors (no subset drawn)."""
+    extractor = make()
+    if not extractor.needs_cells:
+        return
+    every = {name: 10**6 for name in ("cells", "max_cells") if hasattr(extractor, name)}
+    screen = _screen(extractor)
+    shuffled = replace(screen, cells=CellView(ShuffledCells(screen.cells), np.arange(len(screen))))
+    plain, again = (_compute(lambda **p: make(**every, **p), None, s) for s in (screen, shuffled))
+    require(same_table(plain, again, 1e-5), f"{name_of(extractor)}: vectors depend on the order of the control cells")
+
+
+@dataclass(frozen=True)
+class ShuffledCells:
+    """The same cells, controls in another order."""
+
+    inner: ToyCells
+
+    def _order(self, context: int, half: str) -> np.ndarray:
+        return np.random.default_rng([8, context]).permutation(self.inner.n_controls(context, half))
+
+    def controls(self, context: int, half: str = "A") -> np.ndarray:
+        """Control cells of shape (m, g) in another order."""
+        return self.inner.controls(context, half)[self._order(context, half)]
+
+    def n_controls(self, context: int, half: str = "A") -> int:
+        """As it was."""
+        return self.inner.n_controls(context, half)
+
+    def counts(self, context: int, half: str = "A", index: np.ndarray | None = None) -> Counts:
+        """Control cells as counts in another order."""
+        order = self._order(context, half)
+        return self.inner.counts(context, half).rows(order if index is None else order[index])
+
+    def perturbed(self, row: int) -> np.ndarray:
+        """As they were."""
+        return self.inner.perturbed(row)
+
+
 @dataclass(frozen=True)
 class ScrambledCells:
     """Cells whose test rows and half-B controls are noise, whatever way they are reached."""
@@ -194,6 +241,15 @@ class ScrambledCells:
         """Half A as it was; everything else shifted."""
         cells = self.inner.controls(context, half)
         return cells if half == "A" else cells + np.float32(9)
+
+    def n_controls(self, context: int, half: str = "A") -> int:
+        """As it was."""
+        return self.inner.n_controls(context, half)
+
+    def counts(self, context: int, half: str = "A", index: np.ndarray | None = None) -> Counts:
+        """Half A as it was; everything else shifted."""
+        cells = self.inner.counts(context, half, index)
+        return cells if half == "A" else replace(cells, values=cells.values + cells.values)
 
     def perturbed(self, row: int) -> np.ndarray:
         """Open rows as they were; closed rows shifted."""

@@ -2,22 +2,45 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from embbench.cli._shared import RegistryOption, registry_paths, say, show, split_list
 
+if TYPE_CHECKING:
+    from embbench.core import Embedding
+    from embbench.registry import Registry
+
 
 def extract(
-    model: Annotated[str, typer.Option("--model", help="Embedding(s), e.g. go or scgpt:weights=FOLDER.")],
+    model: Annotated[str, typer.Option("--model", help="Embedding(s), e.g. go, scgpt or aido-cell-10m.")],
     dataset: Annotated[
-        str, typer.Option(help="Screen whose coverage is shown, and whose cells are read.")
+        str, typer.Option(help="Screen whose coverage is shown, and whose control cells are read.")
     ] = "sim_demo",
     genes: Annotated[str, typer.Option(help="all, expressed or hvg:N.")] = "all",
+    checkpoint: Annotated[
+        str | None, typer.Option(help="Folder or file of the weights, hf:org/name@revision or an address.")
+    ] = None,
+    level: Annotated[str | None, typer.Option(help="Cell models: static, gene (contextual) or cell.")] = None,
+    layer: Annotated[int | None, typer.Option(help="Layer to read; 0 is the input embedding.")] = None,
+    cells: Annotated[int | None, typer.Option(help="Control cells per context.")] = None,
+    mode: Annotated[str | None, typer.Option(help="Contextual vectors: pooled or per_context.")] = None,
+    precision: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda ...")] = None,
+    edges: Annotated[str | None, typer.Option(help="Edge table of a network embedding.")] = None,
+    source: Annotated[str | None, typer.Option(help="Your file: gene sets, descriptions, SMILES, targets ...")] = None,
+    encoder: Annotated[str | None, typer.Option(help="Folder or hf:org/name@revision of a text encoder.")] = None,
+    accept_licence: Annotated[
+        bool, typer.Option("--accept-licence", help="Accept the licence of restricted weights, once.")
+    ] = False,
+    mirror: Annotated[
+        str | None, typer.Option(envvar="EMBBENCH_MIRROR", help="Folder or address that holds the files offline.")
+    ] = None,
     registry: RegistryOption = None,
 ) -> None:
-    """Extract embeddings into the cache; prints size and coverage."""
+    """Extract embeddings into the cache (fetching public weights first); prints size and coverage."""
     import numpy as np
 
     from embbench.cache.home import home
@@ -29,10 +52,14 @@ def extract(
 
     paths = registry_paths(registry)
     known = registry_of(paths)
-    for name in split_list(model) or []:
+    choices = {"checkpoint": checkpoint, "level": level, "layer": layer, "cells": cells, "mode": mode}
+    choices |= {"precision": precision, "device": device, "graph": edges, "source": source, "encoder": encoder}
+    names = [spelled(name, choices) for name in split_list(model) or []]
+    for name in names:
         check_spec(known, "embeddings", name)
     data, records = screen(dataset, genes, paths), []
-    for name in split_list(model) or []:
+    for name in names:
+        fetch_weights(known, name, accept=accept_licence, mirror=mirror)
         with one_thread():  # as a grid does: the same bits
             table = compute_embedding(known, name, data, np.arange(len(data)))
         wanted = set(wanted_names(table.entity, data))
@@ -46,5 +73,73 @@ def extract(
                 f"covers of {data.name}": f"{hits}/{len(wanted)}",
             }
         )
+        _convergence(name, table)
     show("extracted", records)
-    say(f"cached under {home('cache')}")
+    say(f"cached under {home('cache')}; use an embedding by its name above, e.g. --emb {names[0]!r}")
+
+
+def spelled(name: str, choices: dict[str, Any]) -> str:
+    """A spec with the options that were given, as ``--emb`` takes it.
+
+    Examples
+    --------
+    >>> spelled("aido-cell-10m", {"level": "gene", "layer": 8, "cells": None, "checkpoint": "a:b"})
+    "aido-cell-10m:level=gene:layer=8:checkpoint='a:b'"
+    """
+    given = ((k, str(v)) for k, v in choices.items() if v is not None)
+    return name + "".join(f":{k}={quoted(v)}" for k, v in given)
+
+
+def quoted(value: str) -> str:
+    """A value of a spec, in quotes where a colon would end it.
+
+    Examples
+    --------
+    >>> quoted("hf:org/name@main"), quoted("http://localhost:80/x")
+    ('hf:org/name@main', "'http://localhost:80/x'")
+    """
+    return f"'{value}'" if ":" in value.removeprefix("hf:") else value
+
+
+def fetch_weights(known: Registry, name: str, *, accept: bool, mirror: str | None) -> None:
+    """Fetch what an embedding (or the one it permutes or combines) needs and is public; licences are asked for.
+
+    Raises
+    ------
+    UserError
+        A licence that must be accepted, no network, a changed or damaged file.
+    """
+    from embbench.cache.weights import fetch, is_remote
+
+    spec = known.parse("embeddings", name)
+    inner = spec.overrides.get("of")
+    if isinstance(inner, str):
+        fetch_weights(known, inner, accept=accept, mirror=mirror)
+        return
+    extractor = spec.make()
+    fetched: Callable[[], Sequence[tuple[str, Sequence[str]]]] | None = getattr(extractor, "fetched", None)
+    for where, files in fetched() if fetched else ():
+        if is_remote(where):
+            entry = spec.entry
+            fetch(
+                where,
+                files,
+                name=entry.name,
+                licence=entry.licence,
+                restricted=entry.restricted,
+                accept=accept,
+                mirror=mirror,
+                say=say,
+            )
+
+
+def _convergence(name: str, table: Embedding) -> None:
+    """How far the vectors of each context have settled, to see whether the control cells are enough."""
+    split = table.provenance.get("split_half") or {}
+    records = [
+        {"context": context, "control cells": int(cells), "split-half correlation": r}
+        for context, by_cells in split.items()
+        for cells, r in by_cells.items()
+    ]
+    if records:
+        show(f"{name}: agreement of gene vectors between two halves of the cells", records)

@@ -4,17 +4,20 @@ Shapes used in every docstring: ``n`` conditions (rows), ``g`` measured genes, `
 entities, ``d`` embedding width.
 """
 
+from embbench.core.cells import Cells, CellView, Counts, view_cells
 from embbench.core.heads import Fold, Head, HeadDefaults, Inputs, Split
 from embbench.core.run import Run
 from embbench.core.scoring import Metric, Truth
-from embbench.core.screen import ENTITY_TYPES, UNITS, Cells, CellView, PerturbationDataset, UserError, view_cells
-from embbench.core.vectors import Embedding, Extractor, ExtractorDefaults
+from embbench.core.screen import ENTITY_TYPES, UNITS, PerturbationDataset, UserError
+from embbench.core.vectors import ContextExtractor, Embedding, Extractor, ExtractorDefaults
 
 __all__ = [
     "ENTITY_TYPES",
     "UNITS",
     "CellView",
     "Cells",
+    "ContextExtractor",
+    "Counts",
     "Embedding",
     "Extractor",
     "ExtractorDefaults",

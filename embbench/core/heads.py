@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 
-from embbench.core.screen import CellView
+from embbench.core.cells import CellView
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from embbench.core.screen import CellView
+from embbench.core.cells import CellView
 
 
 @dataclass(frozen=True)

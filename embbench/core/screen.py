@@ -1,12 +1,14 @@
-"""The screen: a perturbation dataset at condition level, and the cells behind it."""
+"""The screen: a perturbation dataset at condition level."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
+
+from embbench.core.cells import Cells, CellView, view_cells
 
 UNITS = ("delta", "log2fc", "zscore", "rank_score")
 
@@ -16,55 +18,6 @@ ENTITY_TYPES = ("gene", "compound")
 
 class UserError(Exception):
     """Bad input: one clear message (what, expected, found, next step); the CLI prints it and exits with 2."""
-
-
-class Cells(Protocol):
-    """Single cells behind a condition-level dataset, log1p of counts scaled to 1e4, genes as in the dataset."""
-
-    def controls(self, context: int, half: str = "A") -> np.ndarray:
-        """Control cells, shape (m, g), float32, of one context and half (``"A"``, ``"B"`` or ``"all"``)."""
-        ...
-
-    def perturbed(self, row: int) -> np.ndarray:
-        """Perturbed cells, shape (m, g), float32, of dataset row ``row``."""
-        ...
-
-
-@dataclass(frozen=True)
-class CellView:
-    """The cells that a component may read: half-A controls of every context, perturbed cells of ``rows`` only.
-
-    Parameters
-    ----------
-    source : the dataset's cells.
-    rows : dataset rows whose perturbed cells are open; empty for queries.
-    contexts : context codes whose controls are open; None opens all.
-    columns : gene columns to keep; None keeps all.
-    """
-
-    source: Cells
-    rows: np.ndarray
-    contexts: frozenset[int] | None = None
-    columns: np.ndarray | None = None
-
-    def controls(self, context: int) -> np.ndarray:
-        """Half-A control cells, shape (m, g), of a context code."""
-        if self.contexts is not None and context not in self.contexts:
-            raise PermissionError(f"controls of context {context} are closed here; open: {sorted(self.contexts)}")
-        return self._cut(self.source.controls(context, "A"))
-
-    def perturbed(self, position: int) -> np.ndarray:
-        """Perturbed cells, shape (m, g), of the view's row number ``position``."""
-        if position >= len(self.rows):
-            raise PermissionError(f"perturbed cells of row {position} are closed here; {len(self.rows)} rows are open")
-        return self._cut(self.source.perturbed(int(self.rows[position])))
-
-    def _cut(self, cells: np.ndarray) -> np.ndarray:
-        return cells if self.columns is None else cells[:, self.columns]
-
-    def take(self, index: np.ndarray) -> CellView:
-        """The view of some of its rows; a query view (no open row) stays one."""
-        return replace(self, rows=self.rows[index]) if len(self.rows) else self
 
 
 @dataclass(frozen=True)
@@ -228,11 +181,6 @@ _ROW_FIELDS = (
     "labels_tested",
     "context",
 )
-
-
-def view_cells(cells: Cells | CellView, index: np.ndarray) -> CellView:
-    """Open the perturbed cells of rows ``index`` (all controls stay open)."""
-    return cells.take(index) if isinstance(cells, CellView) else CellView(cells, np.asarray(index))
 
 
 def _check_dataset(d: PerturbationDataset) -> None:

@@ -22,6 +22,7 @@ class Embedding:
     entity : ``gene``, ``compound``, ``context``, ``cell`` or ``any``.
     contexts : shape (m,), str or None: the context of each vector for embeddings with one tensor per context.
     provenance : JSON-able facts: source, licence, what information it holds, whether query controls were used.
+    count : shape (m,), float64 or None: cells that a vector is the mean of.
 
     Examples
     --------
@@ -36,12 +37,15 @@ class Embedding:
     entity: str = "gene"
     contexts: np.ndarray | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    count: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if self.matrix.ndim != 2 or len(self.matrix) != len(self.names):
             raise ValueError(
                 f"embedding: {len(self.names)} names need a ({len(self.names)}, d) matrix, found {self.matrix.shape}"
             )
+        if self.count is not None and self.count.shape != (len(self.names),):
+            raise ValueError(f"embedding: count must have shape ({len(self.names)},), found {self.count.shape}")
         if not np.isfinite(self.matrix).all():
             bad = self.names[~np.isfinite(self.matrix).all(axis=1)][:3].tolist()
             raise ValueError(
@@ -96,6 +100,24 @@ class Extractor(Protocol):
         ...
 
 
+class ContextExtractor(Extractor, Protocol):
+    """An extractor whose tensors are one per context (``by_context`` is True): made once each, pooled at use."""
+
+    def codes(self, train: PerturbationDataset) -> list[int]:
+        """The contexts whose tensors `pool` needs."""
+        ...
+
+    def one_context(self, train: PerturbationDataset, code: int) -> Embedding:
+        """The vectors of one context, from its own half-A control cells alone."""
+        ...
+
+    def pool(
+        self, tables: Mapping[str, Embedding], names: Sequence[str] | None, train: PerturbationDataset
+    ) -> Embedding:
+        """One table from those of the contexts of `codes`, by name."""
+        ...
+
+
 class ExtractorDefaults:
     """Class attributes of the common extractor; no behaviour."""
 
@@ -105,3 +127,5 @@ class ExtractorDefaults:
     needs_names: ClassVar[bool] = False  # True: has no vocabulary of its own (random), so names must be given
     needs_cells: ClassVar[bool] = False
     oracle: ClassVar[bool] = False  # True: sees the truth of test rows; named oracle_*, drawn apart, never ranked
+    unkeyed: ClassVar[frozenset[str]] = frozenset()  # parameters that move numbers by rounding only (device, batch)
+    by_context: bool = False  # True: has `one_context` and `pool`, so that each context's tensor is cached by itself

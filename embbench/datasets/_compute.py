@@ -140,7 +140,8 @@ def _write(writer: CellsWriter, job: _Job, start: int, cells: sparse.csr_matrix,
     here = np.flatnonzero(chosen)
     codes = {"row": job.plan.row, "context": job.plan.context, "half": job.half, "batch": job.plan.batch}
     cells = cells if len(here) == len(alive) else cells[here]
-    writer.append(cells, **{name: values[start + here] for name, values in codes.items()})
+    total = job.normalise.totals[start][here]
+    writer.append(cells, total=total, **{name: values[start + here] for name, values in codes.items()})
 
 
 def _kept(job: _Job, effects: Effects) -> np.ndarray:

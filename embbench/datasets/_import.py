@@ -134,7 +134,7 @@ def _stored(key: str) -> PerturbationDataset | None:
         except FileNotFoundError:
             continue
         else:
-            return replace(data, cells=H5Cells(cells) if data.meta.get("cells_digest") else None)
+            return replace(data, cells=H5Cells(cells, data.genes) if data.meta.get("cells_digest") else None)
     return None
 
 

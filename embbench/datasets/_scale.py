@@ -73,6 +73,7 @@ class Normaliser:
     depth : shape (m,); total counts of the file's cells, or None: the sum over the panel.
     genes : shape (g,); names for errors.
     sums : first cell of a chunk -> linear-scale sums of its cells, for the report, when the input is log-normalised.
+    totals : first cell of a chunk -> total counts of its cells; NaN where the input is log-normalised.
 
     Examples
     --------
@@ -88,6 +89,7 @@ class Normaliser:
     depth: np.ndarray | None
     genes: np.ndarray
     sums: dict[int, np.ndarray] = field(default_factory=dict)
+    totals: dict[int, np.ndarray] = field(default_factory=dict)
 
     def __call__(self, start: int, block: sparse.csr_matrix) -> tuple[sparse.csr_matrix, np.ndarray]:
         """Normalised cells of shape (m, g), float32, and the mask of shape (m,) of cells that have counts.
@@ -103,12 +105,13 @@ class Normaliser:
             linear = sparse.csr_matrix(
                 (np.expm1(block.data.astype(np.float64)), block.indices, block.indptr), block.shape
             )
+            self.totals[start] = np.full(block.shape[0], np.nan)
             self.sums[start] = np.asarray(linear.sum(axis=1)).ravel().astype(np.float32)
             return sparse.csr_matrix((values, block.indices, block.indptr), block.shape), np.ones(block.shape[0], bool)
         if self.depth is not None:
-            depth = self.depth[start : start + block.shape[0]]
+            self.totals[start] = depth = self.depth[start : start + block.shape[0]]
             return log_normalise(block, depth), np.ones(len(depth), dtype=bool)
-        depth = np.asarray(block.sum(axis=1, dtype=np.float64)).ravel()
+        self.totals[start] = depth = np.asarray(block.sum(axis=1, dtype=np.float64)).ravel()
         return log_normalise(block, np.where(depth > 0, depth, 1.0)), depth > 0
 
     def _check(self, start: int, block: sparse.csr_matrix) -> None:

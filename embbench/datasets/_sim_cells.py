@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from embbench.core import UserError
+from embbench.core import Counts, UserError
 from embbench.datasets._sim_depth import SCALE, clip_share
 from embbench.datasets._sim_design import Design
 from embbench.datasets._sim_settings import Settings
@@ -45,6 +45,19 @@ class SimCells:
         """Perturbed cells of shape (m, g), float32, log1p of counts scaled to 1e4, of one row, batch by batch."""
         return normalise(*self.perturbed_counts(row)[:2])
 
+    def n_controls(self, context: int, half: str = "A") -> int:
+        """Number of control cells of a half or ``all``."""
+        return self.settings.controls_per_half * self.settings.n_batches * (2 if half == "all" else 1)
+
+    def counts(self, context: int, half: str = "A", index: np.ndarray | None = None) -> Counts:
+        """Control cells as counts, in the order of `controls`; ``index`` chooses some by position."""
+        from scipy import sparse
+
+        drawn = [self.control_counts(context, h)[:2] for h in (HALVES if half == "all" else (half,))]
+        values, total = np.concatenate([d[0] for d in drawn]), np.concatenate([d[1] for d in drawn])
+        cells = Counts(sparse.csr_matrix(values.astype(np.float32)), np.asarray(self.design.genes), total)
+        return cells if index is None else cells.rows(index)
+
     def control_counts(self, context: int, half: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Counts of shape (m, g), int32, total counts and batch numbers (m,) of one half's control cells."""
         rng = np.random.default_rng([self.settings.seed, 20, context, HALVES.index(half)])
@@ -74,7 +87,7 @@ class SimCells:
         rate = rng.gamma(1.0 / self.settings.dispersion, self.settings.dispersion * mean)
         return rng.poisson(rate).astype(np.int32), total
 
-    def counts(self) -> AnnData:
+    def as_anndata(self) -> AnnData:
         """All cells as an AnnData of CSR counts.
 
         ``obs`` holds perturbation (controls are called ``control``, pairs ``A+B``), context, batch and total_counts:
@@ -108,8 +121,8 @@ class SimCells:
         )
 
     def write_h5ad(self, path: str | Path) -> None:
-        """Write `counts` to an ``.h5ad`` file."""
-        self.counts().write_h5ad(path)
+        """Write `as_anndata` to an ``.h5ad`` file."""
+        self.as_anndata().write_h5ad(path)
 
 
 def normalise(counts: np.ndarray, total: np.ndarray) -> np.ndarray:

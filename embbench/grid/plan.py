@@ -262,11 +262,12 @@ def unmet(registry: Registry, data: PerturbationDataset, run: Run, train: np.nda
 
 
 def _unusable(registry: Registry, data: PerturbationDataset, text: str, train: np.ndarray, *, context: bool) -> str:
-    inner = registry.parse("embeddings", text).overrides.get("of")
-    if isinstance(inner, str):
+    spec = registry.parse("embeddings", text)
+    inner = spec.overrides.get("of")
+    if isinstance(inner, str) and spec.entry.load().entity == "any":
         return _unusable(registry, data, inner, train, context=context)
     try:
-        entity = registry.parse("embeddings", text).make().entity
+        entity = spec.alone().entity
     except UserError as error:
         return str(error)
     if context and entity != "context":

@@ -6,6 +6,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from embbench.cache.weights import is_remote
 from embbench.core import PerturbationDataset, UserError
 from embbench.grid.screens import screen, split_of
 from embbench.registry import Registry
@@ -59,9 +60,11 @@ def check_spec(registry: Registry, kind: str, text: str) -> None:
     inner = spec.overrides.get("of")
     if isinstance(inner, str):
         check_spec(registry, kind, inner)
-    elif not spec.entry.missing():
-        made = spec.make()
+    if not spec.entry.missing() and (inner is None or hasattr(spec.entry.load(), "files")):
+        made = spec.alone()
         files: tuple[Path, ...] = tuple(made.files()) if spec.overrides and hasattr(made, "files") else ()
+        if hasattr(made, "fetched") and any(is_remote(where) for where, _ in made.fetched()):
+            files = ()  # `embbench extract` fetches them; a run without them is skipped and says so
         if absent := [path for path in files if not path.is_file()]:
             found = "a folder" if absent[0].is_dir() else "nothing"
             raise UserError(

@@ -14,20 +14,21 @@ import numpy as np
 from embbench.cache.home import home
 from embbench.cache.keys import REVISION, array_digest, code_of, digest
 from embbench.cache.store import DamagedFileError, lock, read_h5, read_whole, write_h5
-from embbench.core import Embedding, PerturbationDataset, UserError, view_cells
+from embbench.core import ContextExtractor, Embedding, PerturbationDataset, UserError, view_cells
 from embbench.registry import Registry, Spec
 
 
-def component_facts(spec: Spec) -> dict[str, Any]:
+def component_facts(spec: Spec, without: frozenset[str] = frozenset()) -> dict[str, Any]:
     """What a component depends on: implementation, parameters, code, and the content of its files.
 
     Components that read files list them with ``files()``; a parameter that names one of them is left out: moving or
-    renaming a file moves no key.
+    renaming a file moves no key. So are those that a component calls ``unkeyed``, and ``without``.
     """
-    params = {k: v for k, v in {**spec.entry.params, **spec.overrides}.items() if k != "of"}
+    out = {"of", *without, *getattr(spec.entry.load(), "unkeyed", ())}
+    params = {k: v for k, v in {**spec.entry.params, **spec.overrides}.items() if k not in out}
     facts: dict[str, Any] = {"impl": spec.entry.impl, "code": code_of(spec.entry.module)}
     if hasattr(spec.entry.load(), "files"):
-        files = tuple(spec.make().files())
+        files = tuple(spec.alone().files())
         facts["files"] = [file_digest(path) for path in files]
         params = {k: v for k, v in params.items() if not _names_one(v, files)}
     return {**facts, "params": params}
@@ -89,13 +90,19 @@ def compute_embedding(
     """
     spec = registry.parse("embeddings", text)
     if isinstance(spec.overrides.get("of"), str):
-        inner = compute_embedding(registry, spec.overrides["of"], data, train_rows, strict=strict, extra=extra)
-        return spec.make(of=inner).compute(wanted_names(inner.entity, data, extra), None)
+        asks = spec.alone().inner_names if hasattr(spec.entry.load(), "inner_names") else None
+        more = extra if asks is None else frozenset(asks())
+        inner = compute_embedding(registry, spec.overrides["of"], data, train_rows, strict=strict, extra=more)
+        outer = spec.make(of=inner)
+        entity = inner.entity if outer.entity == "any" else outer.entity
+        return outer.compute(wanted_names(entity, data, extra), None)
     extractor = spec.make()
     if extractor.needs_cells and data.cells is None:
         raise UserError(f"embedding {text!r} needs control cells; {data.name} has none (condition-level data)")
-    facts = [component_facts(spec), {"revision": REVISION}]
     wanted = wanted_names(extractor.entity, data, extra)
+    if extractor.by_context:
+        return _by_context(spec, extractor, data, _view(extractor.reads, data, train_rows, strict=strict)[0], wanted)
+    facts = [component_facts(spec), {"revision": REVISION}]
     names = wanted if extractor.names_matter or extractor.needs_names else None
     train = None
     if extractor.reads:
@@ -105,6 +112,24 @@ def compute_embedding(
     if names is not None:
         facts.append({"names": array_digest(list(names))})
     return cached(spec, facts, lambda: extractor.compute(names, train))
+
+
+def _by_context(
+    spec: Spec,
+    extractor: ContextExtractor,
+    data: PerturbationDataset,
+    view: PerturbationDataset,
+    wanted: tuple[str, ...],
+) -> Embedding:
+    """Each context's tensor from the cache or computed, whatever the fold; pooled for this one."""
+    facts = [component_facts(spec, frozenset({"mode"})), {"revision": REVISION}]
+    cells = data.meta.get("cells_digest") or data.meta["digest"]
+    tables = {}
+    for code in extractor.codes(view):
+        name = data.contexts[code]
+        key = [*facts, {"cells": cells, "context": name}]
+        tables[name] = cached(spec, key, functools.partial(extractor.one_context, view, code))
+    return extractor.pool(tables, wanted, view)
 
 
 def _view(
@@ -155,13 +180,18 @@ def _read(path: Path) -> Embedding | None:
 @functools.lru_cache(maxsize=32)
 def _load(path: Path, mtime: int, size: int) -> Embedding:
     arrays, facts = read_h5(path, "embedding")
-    return Embedding(arrays["names"], arrays["matrix"], facts["entity"], arrays.get("contexts"), facts["provenance"])
+    count = arrays.get("count")
+    return Embedding(
+        arrays["names"], arrays["matrix"], facts["entity"], arrays.get("contexts"), facts["provenance"], count
+    )
 
 
 def _write(path: Path, spec: Spec, facts: list[dict[str, Any]], table: Embedding) -> None:
     arrays = {"names": np.asarray(table.names, dtype=object), "matrix": table.matrix}
     if table.contexts is not None:
         arrays["contexts"] = np.asarray(table.contexts, dtype=object)
+    if table.count is not None:
+        arrays["count"] = table.count
     entry = {"holds": spec.entry.holds, "licence": spec.entry.licence, "reference": spec.entry.reference}
     attributes = {"key": facts, "entity": table.entity, "provenance": {**entry, **dict(table.provenance)}}
     write_h5(path, "embedding", arrays, attributes, {"spec": spec.text})

@@ -1,0 +1,175 @@
+"""What was fetched into a folder: sha256, size and origin of every file, in a ``fetched.json`` beside them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from embbench.cache.sources import RECORD
+from embbench.cache.store import replacing
+from embbench.core import UserError
+
+
+class Arrival(NamedTuple):
+    """One file that just arrived: its name, where it is staged, where it came from and its commit (hub only)."""
+
+    name: str
+    path: Path
+    origin: str
+    commit: str = ""
+
+
+@dataclass
+class Fetched:
+    """The record of one folder: the checkpoint, the commit it was resolved to, and facts per file."""
+
+    root: Path
+    checkpoint: str
+    commit: str = ""
+    files: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, root: Path, checkpoint: str) -> Fetched:
+        """The record of ``root``, empty where nothing was fetched yet; `UserError`: it cannot be read."""
+        path = root / RECORD
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            return cls(root, checkpoint, found["commit"], {str(k): dict(v) for k, v in found["files"].items()})
+        except FileNotFoundError:
+            return cls(root, checkpoint)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"{path}: not a readable record ({type(error).__name__}: {error}); remove it, then the files are "
+                "checked as if they were placed by hand"
+            ) from error
+
+    def write(self) -> None:
+        """Replace the record on disk."""
+        text = json.dumps({"checkpoint": self.checkpoint, "commit": self.commit, "files": self.files}, indent=1)
+        with replacing(self.root / RECORD) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+    def check(self, name: str, expected: str = "") -> bool:
+        """Check a file that lies in the folder; returns whether the record changed.
+
+        A file whose size and time are as recorded is not read again. One that nobody recorded (placed by hand) is
+        recorded. `UserError`: it changed on this disk, or is not the one that ``expected`` (sha256) asks for.
+        """
+        path, known = self.root / name, self.files.get(name)
+        stat = path.stat()
+        now = {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+        if known is not None and all(known.get(k) == v for k, v in now.items()):
+            _compare(name, known["sha256"], expected, f"remove {path} and fetch it again")
+            return False
+        sha = sha256(path)
+        if known is not None and known["sha256"] != sha:
+            raise UserError(
+                f"{path}: changed since it was fetched: recorded sha256 {known['sha256']}, found {sha}; remove the "
+                "file and fetch it again, or give your own files their own folder with --checkpoint"
+            )
+        _compare(name, sha, expected, f"remove {path} and fetch it again")
+        self.files[name] = {"sha256": sha, **now, "from": (known or {}).get("from", "found in place")}
+        return True
+
+    def settle(self, arrival: Arrival, expected: str = "") -> None:
+        """Check a file that just arrived and move it to its place; `UserError`: it is another one than expected."""
+        name, sha, known = arrival.name, sha256(arrival.path), self.files.get(arrival.name)
+        what = f"{name} from {arrival.origin}"
+        _compare(what, sha, expected, "nothing was kept; the source altered the file, or is another")
+        if known is not None and known["sha256"] != sha:
+            raise UserError(
+                f"{what} has changed: first fetched with sha256 {known['sha256']}, now {sha}; nothing was overwritten; "
+                f"name a fixed revision, or remove {self.root} to accept the new files"
+            )
+        path = self.root / name
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with arrival.path.open("rb") as file:
+                os.fsync(file.fileno())
+            arrival.path.replace(path)
+        except OSError as error:
+            raise UserError(f"cannot write {path}: {error.strerror}; choose an EMBBENCH_HOME to write to") from error
+        stat = path.stat()
+        self.files[name] = {"sha256": sha, "size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "from": arrival.origin}
+        self.commit = self.commit or arrival.commit
+        self.write()
+
+    def problems(self) -> list[str]:
+        """Every recorded file read through: what is absent or altered."""
+        found = []
+        for name, facts in sorted(self.files.items()):
+            path = self.root / name
+            if not path.is_file():
+                found.append(f"{path}: is gone")
+            elif (sha := sha256(path)) != facts["sha256"]:
+                found.append(f"{path}: expected sha256 {facts['sha256']}, found {sha}")
+        return found
+
+
+def _compare(what: str, found: str, expected: str, step: str) -> None:
+    if expected and found != expected.lower():
+        raise UserError(f"{what}: expected sha256 {expected.lower()}, found {found}; {step}")
+
+
+def sha256(path: Path) -> str:
+    """sha256 of a file, hex; `UserError`: it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}; check its permissions and the disk") from error
+
+
+def blob_problem(path: Path) -> str:
+    """What is wrong with a file of the hub's own cache, whose blobs are named by sha256 or git's sha1; '' if none.
+
+    Without symbolic links (some file systems) the blob's name is not known, and nothing is said.
+    """
+    name = path.resolve().name
+    if len(name) == 64 and (sha := sha256(path)) != name:
+        return f"{path}: the hub's cache names it {name}, its sha256 is {sha}; remove it there and fetch again"
+    if len(name) == 40 and path.is_symlink():
+        body = path.read_bytes()  # only small files are kept in git itself
+        if name not in (hashlib.sha1(b"blob %d\0" % len(body) + body).hexdigest(), hashlib.sha1(body).hexdigest()):
+            return f"{path}: the hub's cache names it {name}, its content is another; remove it there and fetch again"
+    return ""
+
+
+def need_space(folder: Path, size: int, what: str) -> None:
+    """`UserError` when the disk of ``folder`` (the next existing one above it) has fewer than ``size`` bytes free."""
+    there = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+    free = shutil.disk_usage(there).free
+    if free < size:
+        raise UserError(
+            f"{what} needs {megabytes(size)}, {there} has {megabytes(free)} free; make space, or point EMBBENCH_HOME "
+            "to a larger disk"
+        )
+
+
+def megabytes(size: int) -> str:
+    """A size for people.
+
+    Examples
+    --------
+    >>> megabytes(2_500_000), megabytes(700)
+    ('2.5 MB', '0.7 kB')
+    """
+    return f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"
+
+
+def listing(names: Mapping[str, Any] | list[str], most: int = 6) -> str:
+    """Names for a message, the first few of them.
+
+    Examples
+    --------
+    >>> listing(["a", "b", "c"], 2)
+    'a, b and 1 more'
+    """
+    shown = list(names)
+    return ", ".join(shown[:most]) + (f" and {len(shown) - most} more" if len(shown) > most else "")

@@ -1,0 +1,150 @@
+"""From a screen's genes to a model's vocabulary, and from cells to the inputs of a model."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy import sparse
+
+from embbench.core import Counts, UserError
+from embbench.embeddings._rows import generator
+from embbench.genes import UNMAPPED, harmonise
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Cells over the genes that a model knows, columns in the order of the data.
+
+    Parameters
+    ----------
+    values : shape (m, p), float32 CSR with sorted columns: counts, or values in proportion to them.
+    index : shape (p,), int64, vocabulary number of each column; unique.
+    total : shape (m,), float64, depth of the whole cell, NaN where unknown.
+    """
+
+    values: sparse.csr_matrix
+    index: np.ndarray
+    total: np.ndarray
+
+    def __len__(self) -> int:
+        return int(self.values.shape[0])
+
+    def rows(self, chosen: slice | np.ndarray) -> Panel:
+        """Some of the cells."""
+        return replace(self, values=self.values[chosen], total=self.total[chosen])
+
+    def cell(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+        """Vocabulary numbers and values of the expressed genes of cell ``i``, in data order."""
+        lo, hi = self.values.indptr[i], self.values.indptr[i + 1]
+        value = self.values.data[lo:hi]
+        kept = value > 0
+        return self.index[self.values.indices[lo:hi][kept]], value[kept]
+
+
+@functools.lru_cache(maxsize=16)
+def gene_names(vocabulary: tuple[str, ...]) -> tuple[str, ...]:
+    """The vocabulary as symbols, one per entry and unique; entries that mean no known gene keep their spelling."""
+    return harmonise(vocabulary, "symbol").names
+
+
+def columns_of(
+    genes: Sequence[str], vocabulary: tuple[str, ...], aliases: Mapping[str, str] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which data columns a model knows.
+
+    A gene is found by its own spelling, by the model's own table of ``aliases``, else by its current symbol. Of several
+    columns that mean one entry the best route wins, then the first; the others are left out.
+
+    Returns
+    -------
+    columns : shape (p,), ascending.
+    index : shape (p,), vocabulary numbers.
+
+    Examples
+    --------
+    >>> columns_of(["X", "TP53", "P53"], ("<pad>", "TP53"))
+    (array([1]), array([1]))
+    """
+    own = {name: i for i, name in enumerate(vocabulary)}
+    by_symbol = {name: i for i, name in reversed(list(enumerate(gene_names(vocabulary))))}
+    current = harmonise(list(genes), "symbol")
+    renamed = aliases or {}
+    owner: dict[int, tuple[int, int]] = {}
+    for column, name in enumerate(genes):
+        known = current.status[column] not in UNMAPPED
+        routes = (
+            own.get(name),
+            own.get(renamed.get(name, "")),
+            own.get(current.names[column]) if known else None,
+            by_symbol.get(current.names[column]) if known else None,
+        )
+        rank, entry = next(((r, i) for r, i in enumerate(routes) if i is not None), (-1, -1))
+        if rank >= 0 and (entry not in owner or rank < owner[entry][0]):
+            owner[entry] = (rank, column)
+    pairs = sorted((column, entry) for entry, (_, column) in owner.items())
+    return np.array([c for c, _ in pairs], dtype=np.int64), np.array([e for _, e in pairs], dtype=np.int64)
+
+
+def panel_of(counts: Counts, columns: np.ndarray, index: np.ndarray) -> Panel:
+    """The columns that a model knows, sorted within each cell."""
+    values = counts.values[:, columns].tocsr()
+    values.sort_indices()
+    return Panel(values, index, counts.total)
+
+
+def need_counts(counts: Counts, model: str) -> None:
+    """Refuse cells of unknown depth for a model that reads counts.
+
+    Raises
+    ------
+    UserError
+        The screen was imported from logarithms.
+    """
+    if not counts.known:
+        raise UserError(
+            f"{model} reads raw counts, expected a screen imported from counts, found logarithms; import the file that "
+            "holds the counts (embbench data import FILE --layer counts)"
+        )
+
+
+def metacells(counts: Counts, size: int | str, seed: int) -> Counts:
+    """Sums of counts over groups of about ``size`` similar cells, shape (about m / size, g).
+
+    Groups are k-means clusters (Lloyd 1982) of the first 20 principal components of log-normalised cells; a group of a
+    cell type then stands for one deeply sequenced cell, as in Baran et al. (2019), Genome Biology 20, 206, whose
+    balanced graph partition this does not reproduce.
+
+    Parameters
+    ----------
+    counts : at least one cell.
+    size : cells per group on average, >= 2; ``all`` sums all cells (pseudobulk).
+    seed : of the clustering.
+    """
+    m = len(counts)
+    groups = max(1, m // size) if isinstance(size, int) else 1
+    label = np.zeros(m, dtype=np.int64)
+    if groups > 1:
+        from sklearn.cluster import KMeans
+        from sklearn.decomposition import TruncatedSVD
+
+        depth = np.asarray(counts.values.sum(axis=1), dtype=np.float64)
+        logs = sparse.diags(1e4 / np.maximum(depth.ravel(), 1.0)) @ counts.values
+        logs.data = np.log1p(logs.data)
+        state = int(generator("metacells", seed).integers(2**31))
+        width = min(20, m - 1, logs.shape[1] - 1)
+        scores = TruncatedSVD(width, random_state=state).fit_transform(logs) if width > 0 else logs.toarray()
+        label = KMeans(groups, n_init=1, random_state=state).fit_predict(scores)
+    _, label = np.unique(label, return_inverse=True)
+    member = sparse.csr_matrix((np.ones(m, np.float32), (label, np.arange(m))), shape=(int(label.max()) + 1, m))
+    return Counts((member @ counts.values).tocsr(), counts.genes, member @ counts.total)
+
+
+def stream_of(model: str, seed: int, gene: np.ndarray, value: np.ndarray) -> np.random.Generator:
+    """A random stream of one cell: its content decides, not its place among other cells or its genes' order."""
+    order = np.argsort(gene, kind="stable")
+    content = hashlib.sha256(gene[order].astype(np.int64).tobytes() + value[order].astype(np.float64).tobytes())
+    return generator(model, seed, content.hexdigest())
