@@ -459,7 +459,7 @@ VECTORS = {
         "extract --model table:v.csv --dataset sim_small", ("v.csv", "found a folder"), lambda f: (f / "v.csv").mkdir()
     ),
     "weights folder": Case(
-        "fit --emb scgpt:weights=here --head knn --dataset sim_small", ("here/best_model.pt", "nothing")
+        "fit --emb scgpt:checkpoint=here --head knn --dataset sim_small", ("here/best_model.pt", "nothing")
     ),
     "table missing in a grid": Case("fit --emb table:v.csv --head knn --dataset sim_small", ("v.csv", "nothing")),
     "table of NaN": Case(
@@ -493,7 +493,7 @@ VECTORS = {
     "unknown format": Case(
         "extract --model table:v.xlsx --dataset sim_small", ("v.xlsx", ".parquet"), text("v.xlsx", "")
     ),
-    "weights": Case("extract --model scgpt", ("scgpt", "best_model.pt", "model zoo", "scgpt:weights=FOLDER")),
+    "weights": Case("extract --model scgpt", ("scgpt", "best_model.pt", "model zoo", "--checkpoint")),
     "gene sets": Case(
         "extract --model gene_sets:s.gmt --dataset sim_small", ("s.gmt", "line 1", "TAB"), text("s.gmt", "one set\n")
     ),

@@ -184,27 +184,10 @@ class CellModel(ExtractorDefaults):
         UserError
             No gene of the data is in the model's vocabulary, the layer does not exist, or counts are needed.
         """
-        from embbench.embeddings.models._panel import columns_of, need_counts, panel_of
-        from embbench.embeddings.models._run import Settings, run
+        from embbench.embeddings.models._run import Settings, feed
 
-        network = self.network()
-        layer = network.default_layer if self.layer is None else self.layer
-        if layer > network.layers:
-            raise UserError(f"{self.title}: layer {layer} does not exist, expected 0 to {network.layers}")
-        first = read(np.arange(min(cells, 1)))
-        if network.needs_depth:
-            need_counts(first, self.title)
-        columns, index = columns_of(first.genes.tolist(), network.vocabulary, network.aliases)
-        known = np.isin(index, network.genes)
-        columns, index = columns[known], index[known]
-        if not len(columns):
-            raise UserError(
-                f"{self.title}: expected genes of its vocabulary, found none among {len(first.genes)}, e.g. "
-                f"{', '.join(map(str, first.genes[:3]))}"
-            )
-        wanted = network.genes if network.everything else index
-        how = Settings(layer, self.precision, self.device, self.batch)
-        return run(network, lambda positions: panel_of(read(positions), columns, index), cells, np.sort(wanted), how)
+        how = Settings(self.layer, self.precision, self.device, self.batch)
+        return feed(self.network(), self.title, read, cells, how)
 
     def pool(
         self, tables: Mapping[str, Embedding], names: Sequence[str] | None, train: PerturbationDataset

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Protocol
 
@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from embbench.core import UserError
+from embbench.core import Counts, UserError
 from embbench.embeddings.models._layers import to
-from embbench.embeddings.models._panel import Panel
+from embbench.embeddings.models._panel import Panel, columns_of, need_counts, panel_of
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 FIRST, LARGEST = 64, 1024  # cells of the first and of the largest chunk; doubling gives the convergence figure
@@ -97,7 +97,7 @@ class Network(Protocol):
 class Settings:
     """How a network is run: ``layer``, ``precision`` (of `PRECISIONS`), ``device``, cells per ``batch`` or None."""
 
-    layer: int
+    layer: int | None
     precision: str = "float32"
     device: str = "auto"
     batch: int | None = None
@@ -130,15 +130,39 @@ class Means:
     convergence: dict[int, float]
 
 
-def run(
-    network: Network, panel_of: Callable[[np.ndarray], Panel], cells: int, index: np.ndarray, how: Settings
-) -> Means:
+def feed(network: Network, title: str, read: Callable[[np.ndarray], Counts], cells: int, how: Settings) -> Means:
+    """Gene means and cell vectors of ``cells`` cells that ``read`` gives by ascending positions (k,).
+
+    Raises
+    ------
+    UserError
+        No gene of the data is in the vocabulary, the layer does not exist, or the model needs counts and has none.
+    """
+    layer = network.default_layer if how.layer is None else how.layer
+    if layer > network.layers:
+        raise UserError(f"{title}: layer {layer} does not exist, expected 0 to {network.layers}")
+    first = read(np.arange(min(cells, 1)))
+    if network.needs_depth:
+        need_counts(first, title)
+    columns, index = columns_of(first.genes.tolist(), network.vocabulary, network.aliases)
+    known = np.isin(index, network.genes)
+    columns, index = columns[known], index[known]
+    if not len(columns):
+        raise UserError(
+            f"{title}: expected genes of its vocabulary, found none among {len(first.genes)}, e.g. "
+            f"{', '.join(map(str, first.genes[:3]))}"
+        )
+    wanted = np.sort(network.genes if network.everything else index)
+    return run(network, lambda at: panel_of(read(at), columns, index), cells, wanted, replace(how, layer=layer))
+
+
+def run(network: Network, panel: Callable[[np.ndarray], Panel], cells: int, index: np.ndarray, how: Settings) -> Means:
     """Feed ``cells`` cells through a network; memory does not depend on their number.
 
     Parameters
     ----------
     network : on the CPU.
-    panel_of : positions (k,) -> those cells.
+    panel : positions (k,) -> those cells.
     cells : how many there are.
     index : shape (p,), vocabulary numbers of the genes that rows are added up for.
     how : layer, precision, device, batch.
@@ -152,7 +176,7 @@ def run(
     vectors: list[np.ndarray] = [np.empty(0)] * cells
     convergence: dict[int, float] = {}
     with all_threads(), torch.inference_mode():
-        for positions, tokenised in _ahead(network, panel_of, cells):
+        for positions, tokenised in _ahead(network, panel, cells):
             for chosen in _batches(tokenised, network, how.batch, device):
                 group = [tokenised[i] for i in chosen]
                 rows, whole = _forward(placed, group, how, device)
@@ -200,13 +224,13 @@ def chunks(cells: int) -> list[np.ndarray]:
 
 
 def _ahead(
-    network: Network, panel_of: Callable[[np.ndarray], Panel], cells: int
+    network: Network, panel: Callable[[np.ndarray], Panel], cells: int
 ) -> Iterator[tuple[np.ndarray, list[Cell]]]:
     """Chunks of tokenised cells, the next one read and tokenised while the caller computes."""
 
     def prepare(positions: np.ndarray) -> tuple[np.ndarray, list[Cell]]:
-        panel = panel_of(positions)
-        return positions, [network.cell(panel, i) for i in range(len(panel))]
+        read = panel(positions)
+        return positions, [network.cell(read, i) for i in range(len(read))]
 
     with ThreadPoolExecutor(1) as pool:
         waiting = [pool.submit(prepare, positions) for positions in chunks(cells)[:1]]
@@ -258,7 +282,7 @@ def _forward(network: Network, cells: list[Cell], how: Settings, device: torch.d
     kind = PRECISIONS[how.precision]
     try:
         with torch.autocast(device.type, dtype=kind, enabled=kind is not None):
-            return network.forward(_collate(cells, network.pads, device), how.layer)
+            return network.forward(_collate(cells, network.pads, device), int(how.layer or 0))
     except torch.OutOfMemoryError:
         if len(cells) == 1:
             raise
