@@ -21,6 +21,7 @@ TABLES = {
     "go_terms.tsv.gz": ("godb_terms.tsv.gz", ("go_id", "term", "ontology")),
 }
 RENAMED = {"ensembl_id": "ensembl", "alias_symbol": "alias"}
+DESCRIBED = ("protein-coding", "ncRNA")  # gene types whose full names are kept; others are hardly ever perturbed
 GENE_SETS = {"reactome.gmt.gz": "enrichr_Reactome_2022.gmt", "hallmark.gmt.gz": "msigdb_h.gmt.gz"}
 OPEN_SOURCES = {"IntAct", "MINT"}  # a pair that only "IMEx" names may be curated by a partner with its own terms
 MITOCHONDRIAL = re.compile(r"ATP[68]|CYTB|COX[123]|ND[1-6]L?|RNR[12]|TRN(?:[LS][12]|[A-Z])")  # NCBI symbols
@@ -78,6 +79,30 @@ def gene_sets(source: Path) -> Iterator[str]:
         yield "\t".join([name, note, *sorted({g.strip() for g in genes} - {""})])
 
 
+def described(source: Path) -> Iterator[str]:
+    """Symbol and full name of every protein-coding or non-coding RNA gene that has more than a number (LOC...)."""
+    rows = columns(source, ("symbol", "gene_name", "gene_type", "entrez"))
+    next(rows)
+    yield "symbol\tname"
+    for symbol, name, kind, _ in (row.split("\t") for row in rows):
+        if kind in DESCRIBED and name and not re.fullmatch(r"LOC\d+", symbol):
+            yield f"{symbol}\t{name}"
+
+
+def domains(source: Path) -> Iterator[str]:
+    """GMT rows of Pfam families: identifier, no note, sorted genes that have the domain."""
+    rows = lines(source)
+    where = {name: i for i, name in enumerate(next(rows).split("\t"))}
+    members: dict[str, set[str]] = {}
+    for row in rows:
+        cell = row.split("\t")
+        if cell[where["pfam_id"]].startswith("PF"):
+            symbol = approved([cell[where["symbol"]]], ("symbol",))[0]
+            members.setdefault(cell[where["pfam_id"]], set()).add(symbol)
+    for family in sorted(members):
+        yield "\t".join([family, "", *sorted(members[family])])
+
+
 def interactions(source: Path) -> Iterator[str]:
     """Pairs that IntAct or MINT itself names, with the number of evidence rows."""
     rows = lines(source)
@@ -123,8 +148,10 @@ def main(source: Path, target: Path) -> None:
     (target / "licences").mkdir(parents=True, exist_ok=True)
     for name, (origin, names) in TABLES.items():
         write(target / name, columns(source / origin, names))
+    write(target / "gene_names.tsv.gz", described(source / "orghs_gene_table.tsv.gz"))
     for name, origin in GENE_SETS.items():
         write(target / name, gene_sets(source / origin))
+    write(target / "pfam.gmt.gz", domains(source / "orghs_pfam.tsv.gz"))
     write(target / "ppi.tsv.gz", interactions(source / "imex_intact_ppi_symbols.tsv.gz"))
     screen(source.parent / "expression" / KANG, target / "kang18.h5ad")
     text = "\n".join(artistic(source / "orghs_debian_copyright.txt"))

@@ -20,7 +20,20 @@ from embbench.core import Metric, UserError
 
 KINDS = ("datasets", "splits", "features", "graphs", "embeddings", "heads", "metrics")
 # parameters that may name a file or folder beside the registry file
-FILES = ("path", "graph", "source", "checkpoint", "encoder", "fasta", "genes", "names", "mapping", "tokens", "medians")
+FILES = (
+    "path",
+    "graph",
+    "source",
+    "checkpoint",
+    "encoder",
+    "fasta",
+    "genes",
+    "names",
+    "rename",
+    "mapping",
+    "tokens",
+    "medians",
+)
 MODALITIES = (
     *("cell model", "network", "gene set", "knowledge graph", "text", "protein", "chemistry"),
     *("expression", "effects", "context", "table", "baseline"),
@@ -285,7 +298,9 @@ def _with_files(params: dict[str, Any], base: Path) -> dict[str, Any]:
     """The parameters with files named relative to ``base`` as absolute paths; names such as ``ppi`` stay names."""
     beside = {k: base / v for k, v in params.items() if k in FILES and isinstance(v, str) and v}
     return params | {
-        k: str(p.resolve()) for k, p in beside.items() if p.is_file() or (k in ("checkpoint", "encoder") and p.is_dir())
+        k: str(p.resolve())
+        for k, p in beside.items()
+        if p.is_file() or (k in ("checkpoint", "encoder", "path") and p.is_dir())
     }
 
 

@@ -76,6 +76,11 @@ class H5Cells:
         cells.data = np.where(np.isfinite(known), raw, linear).astype(np.float32)
         return Counts(cells, self.genes, total)
 
+    def names(self, context: int, half: str = "A") -> np.ndarray:
+        """Names of control cells in the source file, shape (m,), str, in source order."""
+        file, _ = self._file()
+        return np.char.decode(file["name"][...][self._controls(context, half)], "utf-8")
+
     def _controls(self, context: int, half: str) -> np.ndarray:
         if half not in HALVES:
             raise ValueError(f"cells: half must be one of {', '.join(HALVES)}, got {half!r}")
@@ -180,12 +185,14 @@ class CellsWriter:
         self.file, self.genes = file, genes
         self._lengths: list[np.ndarray] = [np.zeros(1, dtype=np.int64)]
         self._columns: dict[str, list[np.ndarray]] = {name: [] for name in TYPES}
+        self._names: list[np.ndarray] = [np.zeros(0, "S1")]
         self._sha = {name: hashlib.sha256() for name in ("data", "indices")}
         for name, kind in (("data", np.float32), ("indices", np.int32)):
             file.create_dataset(name, shape=(0,), maxshape=(None,), dtype=kind, chunks=(_CHUNK,))
 
-    def append(self, cells: sparse.csr_matrix, **columns: np.ndarray) -> None:
-        """Add cells of shape (m, g) with their ``row``, ``context``, ``half``, ``batch`` and ``total``, each (m,)."""
+    def append(self, cells: sparse.csr_matrix, names: np.ndarray, **columns: np.ndarray) -> None:
+        """Add cells of shape (m, g) with ``names`` and the columns of `TYPES`, each of shape (m,)."""
+        self._names.append(np.char.encode(names.astype(str), "utf-8"))
         for name, sha in self._sha.items():
             stored = self.file[name]
             values = np.ascontiguousarray(getattr(cells, name), dtype=stored.dtype)
@@ -209,6 +216,7 @@ class CellsWriter:
         columns["context"] = context_of[columns["context"]].astype(np.int32)
         columns["row"][columns["context"] < 0] = UNUSED
         columns["indptr"] = np.cumsum(np.concatenate(self._lengths))
+        columns["name"] = np.concatenate(self._names)
         for name, values in columns.items():
             self.file.create_dataset(name, data=values)
         facts = {"genes": self.genes, "cells": len(columns["row"])}

@@ -62,6 +62,10 @@ class ToyCells:
         cells = Counts(values, np.asarray(self.genes, dtype=object), np.full(len(logs), 1e4))
         return cells if index is None else cells.rows(index)
 
+    def names(self, context: int, half: str = "A") -> np.ndarray:
+        """Names of the control cells."""
+        return np.array([f"{half}{context}-{i}" for i in range(self.n_controls(context, half))], dtype=str)
+
     def _draw(self, mean: np.ndarray, cells: int, *address: int) -> np.ndarray:
         noise = np.random.default_rng([self.salt, *address]).normal(0.0, 0.3, (cells, len(mean)))
         return (mean + noise).astype(np.float32)

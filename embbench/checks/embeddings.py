@@ -225,6 +225,10 @@ class ShuffledCells:
         order = self._order(context, half)
         return self.inner.counts(context, half).rows(order if index is None else order[index])
 
+    def names(self, context: int, half: str = "A") -> np.ndarray:
+        """Names in the other order."""
+        return self.inner.names(context, half)[self._order(context, half)]
+
     def perturbed(self, row: int) -> np.ndarray:
         """As they were."""
         return self.inner.perturbed(row)
@@ -250,6 +254,10 @@ class ScrambledCells:
         """Half A as it was; everything else shifted."""
         cells = self.inner.counts(context, half, index)
         return cells if half == "A" else replace(cells, values=cells.values + cells.values)
+
+    def names(self, context: int, half: str = "A") -> np.ndarray:
+        """As they were."""
+        return self.inner.names(context, half)
 
     def perturbed(self, row: int) -> np.ndarray:
         """Open rows as they were; closed rows shifted."""

@@ -40,7 +40,7 @@ def show(title: str, records: Sequence[dict[str, Any]]) -> None:
     table = Table(box=box.SIMPLE, show_edge=False, pad_edge=False)
     for name in records[0] if records else ():
         numeric = all(isinstance(r[name], int | float) for r in records)
-        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+        table.add_column(name, justify="right" if numeric else "left", overflow="fold", no_wrap=name == "name")
     for record in records:
         table.add_row(*(f"{v:.3g}" if isinstance(v, float) else str(v) for v in record.values()))
     console = console_of()

@@ -19,6 +19,10 @@ SplitOption = Annotated[Listed, typer.Option(help="Split(s); default: the datase
 Emb = Annotated[Listed, typer.Option(help="Embedding(s), comma-separated; a+b gives one head several at once.")]
 HeadOption = Annotated[Listed, typer.Option(help="Head(s), comma-separated, e.g. knn,ridge or knn:k=20.")]
 ContextEmb = Annotated[Listed, typer.Option(help="Context embedding(s), e.g. control_pca; default: the dataset's own.")]
+CellEmb = Annotated[
+    Listed,
+    typer.Option(help="Cell representation(s) in place of expression, e.g. scgpt or cell_table:FILE:key=X_scVI."),
+]
 Metrics = Annotated[
     Listed, typer.Option(help="Metrics, comma-separated; bare l2, pearson ... leave the target genes out.")
 ]
@@ -33,6 +37,7 @@ def grid(
     emb: Emb = None,
     head: HeadOption = None,
     context_emb: ContextEmb = None,
+    cell_emb: CellEmb = None,
     combine: Annotated[Listed, typer.Option(help="How sets combine: sum, mean, concat.")] = None,
     features: Annotated[Listed, typer.Option(help="raw, standardise, pca:DIM.")] = None,
     graph: Annotated[Listed, typer.Option(help="Graph for graph heads, e.g. ppi.")] = None,
@@ -68,6 +73,7 @@ def grid(
         emb=emb,
         head=head,
         context_emb=context_emb,
+        cell_emb=cell_emb,
         combine=combine,
         features=features,
         graph=graph,

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from embbench.cli._shared import RegistryOption, registry_paths, show
+
+if TYPE_CHECKING:
+    from embbench.registry import Entry
 
 
 def list_components(
@@ -19,28 +23,85 @@ def list_components(
     from embbench.cache.screens import imported
     from embbench.core import UserError
     from embbench.grid.names import registry_of
-    from embbench.registry import KINDS
+    from embbench.registry import KINDS, MODALITIES
 
     if kind not in ("all", *KINDS):
         raise UserError(f"list {kind!r}: expected one of {', '.join(KINDS)}")
     loaded = registry_of(registry_paths(registry))
     for each in KINDS if kind == "all" else (kind,):
-        records = []
-        for entry in loaded.entries(each):
-            facts = [f"needs {', '.join(entry.missing())}" if entry.missing() else "", entry.needs_file, entry.licence]
-            name = f"{entry.name}:{entry.argument.upper()}" if entry.argument else entry.name
-            records.append(
-                {"name": name, "what": entry.summary(), "holds": entry.holds, "note": "; ".join(f for f in facts if f)}
-            )
+        entries = loaded.entries(each)
+        if each == "embeddings":
+            typer.echo(each)
+            for modality in MODALITIES:
+                _table(modality, [embedding_row(e) for e in entries if e.modality == modality])
+            _table("other", [embedding_row(e) for e in entries if e.modality not in MODALITIES])
+            continue
+        records = [component_row(entry) for entry in entries]
         if each == "datasets":
             records += [
                 {"name": n, "what": "imported screen", "holds": "", "note": f.get("source", "")}
                 for n, f in imported().items()
             ]
-        columns = [c for c in ("name", "what", "holds", "note") if any(r[c] for r in records)]
-        show(each, [{c: r[c] for c in columns} for r in records])
+        _table(each, records)
     if kind in ("all", "heads"):
         typer.echo(f"kNN search: {search_backend()}")
+
+
+def _table(title: str, records: list[dict[str, str]]) -> None:
+    """Show what has content, without empty columns; nothing for no records."""
+    columns = [c for c in (records[0] if records else ()) if any(r[c] for r in records)]
+    if records:
+        show(title, [{c: r[c] for c in columns} for r in records])
+
+
+def _named(entry: Entry) -> str:
+    return f"{entry.name}:{entry.argument.upper()}" if entry.argument else entry.name
+
+
+def component_row(entry: Entry) -> dict[str, str]:
+    """One line about a component: name, what, what information it holds, and what it lacks or its licence."""
+    facts = (f"needs {', '.join(entry.missing())}" if entry.missing() else "", entry.needs_file, entry.licence)
+    note = "; ".join(f for f in facts if f)
+    return {"name": _named(entry), "what": entry.summary(), "holds": entry.holds, "note": note}
+
+
+def embedding_row(entry: Entry) -> dict[str, str]:
+    """One line about an embedding: name, what, width, what it holds and as of when, state, licence."""
+    licence = (
+        f"{entry.licence} ({entry.restricted}; accept with --accept-licence)" if entry.restricted else entry.licence
+    )
+    return {
+        "name": _named(entry),
+        "what": entry.summary(),
+        "dim": str(entry.dim or ""),
+        "holds": ", ".join(part for part in (entry.holds, entry.dated) if part),
+        "state": state(entry),
+        "licence": licence,
+    }
+
+
+def state(entry: Entry) -> str:
+    """``ready``, or what is missing and how to get it; nothing is computed and no network is used."""
+    from embbench.cache.weights import is_remote, status
+    from embbench.core import UserError
+
+    if entry.missing():
+        return f"missing: pip install {' '.join(entry.missing())}"
+    if entry.argument == "of":
+        return entry.needs_file or "ready"
+    try:
+        made = entry.make()
+    except UserError:
+        return entry.needs_file or "needs parameters"
+    lacking = [(where, why) for where, files in _sources(made) if (why := status(where, files)) != "ready"]
+    if any(is_remote(where) for where, _ in lacking):
+        return f"{lacking[0][1]}; embbench extract --model {entry.name} fetches it, or: {entry.needs_file}"
+    absent = [path for path in made.files() if not path.is_file()] if hasattr(made, "files") else []
+    return entry.needs_file if lacking or absent else "ready"
+
+
+def _sources(made: Any) -> Sequence[tuple[str, Sequence[str]]]:
+    return made.fetched() if hasattr(made, "fetched") else ()
 
 
 def search_backend() -> str:

@@ -66,6 +66,10 @@ class Cells(Protocol):
         """Control cells as counts, in the order of `controls`; ``index`` chooses some by ascending position."""
         ...
 
+    def names(self, context: int, half: str = "A") -> np.ndarray:
+        """Names (barcodes) of control cells, shape (m,), str, in the order of `controls`."""
+        ...
+
 
 @dataclass(frozen=True)
 class CellView:
@@ -98,6 +102,11 @@ class CellView:
         """Half-A control cells of a context code as counts of the whole panel, whatever ``columns`` says."""
         self._check(context)
         return self.source.counts(context, "A", index)
+
+    def names(self, context: int) -> np.ndarray:
+        """Names of the half-A control cells of a context code, shape (m,)."""
+        self._check(context)
+        return self.source.names(context, "A")
 
     def perturbed(self, position: int) -> np.ndarray:
         """Perturbed cells, shape (m, g), of the view's row number ``position``."""

@@ -33,6 +33,7 @@ class _Job:
     options: ImportOptions
     matrix: Matrix
     genes: np.ndarray
+    names: np.ndarray
     plan: Plan
     normalise: Normaliser
     report: ImportReport
@@ -96,7 +97,7 @@ def _start(file: h5py.File, options: ImportOptions, folder: Path, progress: Prog
         matrix.scratch = folder / "scratch"
         matrix.scratch.mkdir()
     normalise = Normaliser(file.filename, matrix.label, scale, options.scale != "auto", depth, genes)
-    return _Job(file, options, matrix, genes, plan, normalise, report, progress)
+    return _Job(file, options, matrix, genes, index_names(file, "obs"), plan, normalise, report, progress)
 
 
 def _targets(plan: Plan, genes: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -141,7 +142,9 @@ def _write(writer: CellsWriter, job: _Job, start: int, cells: sparse.csr_matrix,
     codes = {"row": job.plan.row, "context": job.plan.context, "half": job.half, "batch": job.plan.batch}
     cells = cells if len(here) == len(alive) else cells[here]
     total = job.normalise.totals[start][here]
-    writer.append(cells, total=total, **{name: values[start + here] for name, values in codes.items()})
+    writer.append(
+        cells, job.names[start + here], total=total, **{name: values[start + here] for name, values in codes.items()}
+    )
 
 
 def _kept(job: _Job, effects: Effects) -> np.ndarray:

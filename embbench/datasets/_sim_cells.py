@@ -58,6 +58,13 @@ class SimCells:
         cells = Counts(sparse.csr_matrix(values.astype(np.float32)), np.asarray(self.design.genes), total)
         return cells if index is None else cells.rows(index)
 
+    def names(self, context: int, half: str = "A") -> np.ndarray:
+        """Names of control cells, shape (m,)."""
+        chosen = HALVES if half == "all" else (half,)
+        return np.array(
+            [f"{self.contexts[context]}-{h}{i}" for h in chosen for i in range(self.n_controls(context, h))]
+        )
+
     def control_counts(self, context: int, half: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Counts of shape (m, g), int32, total counts and batch numbers (m,) of one half's control cells."""
         rng = np.random.default_rng([self.settings.seed, 20, context, HALVES.index(half)])

@@ -7,11 +7,13 @@ import gzip
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from scipy import sparse
 
 from embbench.core import UserError
+from embbench.embeddings._evidence import EVIDENCE, evidence_codes
 from embbench.genes import harmonise
 
 DATA = Path(__file__).parents[1] / "data"
@@ -38,10 +40,11 @@ def text_lines(path: Path) -> list[str]:
 
 
 def read_gmt(path: Path) -> Incidence:
-    """Gene sets of a GMT file: one set per line, ``name<TAB>note<TAB>gene...``.
+    """Gene sets of a GMT file: one set per line, ``name<TAB>note<TAB>gene...``; plain or gzip.
 
     Old symbols, Ensembl and Entrez identifiers become current symbols (`embbench.genes.harmonise`, name by name, so
-    that two spellings of one gene are one gene); names that mean no single gene stay as they are.
+    that two spellings of one gene are one gene); names that mean no single gene stay as they are. Members written
+    ``gene,number`` (Enrichr) lose the number; a gene named twice counts once.
 
     Returns
     -------
@@ -57,7 +60,7 @@ def read_gmt(path: Path) -> Incidence:
         if not line.strip():
             continue
         name, *rest = line.split("\t")
-        members = [gene.strip() for gene in rest[1:] if gene.strip()]
+        members = [_member(gene) for gene in rest[1:] if gene.strip()]
         if not members:
             raise UserError(
                 f"{path}, line {number}: expected 'name<TAB>note<TAB>gene<TAB>gene...', found {line[:60]!r}"
@@ -67,19 +70,92 @@ def read_gmt(path: Path) -> Incidence:
         sets[name] = members
     if not sets:
         raise UserError(f"{path}: expected gene sets in GMT format, found an empty file")
-    symbol = _symbols(sorted({gene for members in sets.values() for gene in members}))
+    symbol = symbols_of(sorted({gene for members in sets.values() for gene in members}))
     pairs = [(symbol[gene], name) for name, members in sets.items() for gene in members]
     genes = sorted(set(symbol.values()))
     return genes, list(sets), _incidence(pairs, genes, list(sets))
 
 
-def _symbols(names: list[str]) -> dict[str, str]:
+def _member(text: str) -> str:
+    gene, _, number = text.strip().partition(",")
+    return gene if number.replace(".", "", 1).replace("-", "").isdigit() else text.strip()
+
+
+def symbols_of(names: list[str]) -> dict[str, str]:
+    """The current symbol of every name by itself: two spellings of one gene get the same one.
+
+    Examples
+    --------
+    >>> symbols_of(["H1F0", "H1-0", "3005", "no gene"])
+    {'H1F0': 'H1-0', 'H1-0': 'H1-0', '3005': 'H1-0', 'no gene': 'no gene'}
+    """
     done = harmonise(names)
     alone = {name for name, status in zip(names, done.status, strict=True) if status == "collision"}
     return {
         name: harmonise([name]).names[0] if name in alone else symbol
         for name, symbol in zip(names, done.names, strict=True)
     }
+
+
+class Ontology(NamedTuple):
+    """GO as annotated: ``direct`` (genes, terms) binary, ``parents[relation]`` (terms, terms) from child to parent.
+
+    ``branch`` (terms,) is BP, CC or MF.
+    """
+
+    genes: list[str]
+    terms: list[str]
+    branch: np.ndarray
+    direct: sparse.csr_matrix
+    parents: dict[str, sparse.csr_matrix]
+
+
+@functools.lru_cache(maxsize=4)
+def go_ontology(
+    ontology: str | None, keep: tuple[str, ...] | None, drop: tuple[str, ...], folder: Path = DATA
+) -> Ontology:
+    """Direct annotations and edges of GO.
+
+    Parameters
+    ----------
+    ontology : ``BP``, ``CC``, ``MF``, or None for all three.
+    keep, drop : evidence codes or groups of `EVIDENCE` to use (None: all) and to leave out.
+    folder : where ``go_annotations.tsv.gz``, ``go_parents.tsv.gz`` and ``go_terms.tsv.gz`` lie.
+
+    Returns
+    -------
+    Ontology with genes and terms sorted; genes without annotation are absent. The result is kept for the next call:
+    leave it as it is.
+
+    Raises
+    ------
+    UserError
+        A code that GO does not have, or no annotation has the evidence asked for; the codes that exist are listed.
+    """
+    branch_of = {row[0]: row[2] for row in _table(folder / "go_terms.tsv.gz") if ontology in (None, row[2])}
+    annotations = [row for row in _table(folder / "go_annotations.tsv.gz") if ontology in (None, row[3])]
+    wanted, unwanted = None if keep is None else evidence_codes(keep), evidence_codes(drop)
+    chosen = [
+        (gene, term)
+        for gene, term, code, _ in annotations
+        if (wanted is None or code in wanted) and code not in unwanted
+    ]
+    existing = {row[2] for row in annotations}
+    unknown = {*(wanted or ()), *unwanted} - existing - {code for group in EVIDENCE.values() for code in group}
+    if unknown or not chosen:
+        raise UserError(
+            f"GO: {f'unknown evidence {sorted(unknown)}' if unknown else 'no annotation left'} "
+            f"(evidence {keep}, without {list(drop)}); existing codes: {', '.join(sorted(existing))}; "
+            f"groups: {', '.join(EVIDENCE)}"
+        )
+    terms, genes = sorted(branch_of), sorted({gene for gene, _ in chosen})
+    edges: dict[str, list[tuple[str, str]]] = {relation: [] for relation in RELATIONS}
+    for child, parent, relation in _table(folder / "go_parents.tsv.gz"):
+        if child in branch_of and parent in branch_of:
+            edges[_relation(relation)].append((child, parent))
+    parents = {relation: _incidence(pairs, terms, terms) for relation, pairs in edges.items()}
+    branch = np.array([branch_of[term] for term in terms])
+    return Ontology(genes, terms, branch, _incidence(chosen, genes, terms), parents)
 
 
 @functools.lru_cache(maxsize=4)
@@ -94,10 +170,8 @@ def go_incidence(
 
     Parameters
     ----------
-    ontology : ``BP``, ``CC``, ``MF``, or None for all three.
+    ontology, keep, drop, folder : see `go_ontology`.
     relations : relations of `RELATIONS` that annotations follow upwards.
-    keep, drop : evidence codes to use (None: all) and to leave out.
-    folder : where ``go_annotations.tsv.gz``, ``go_parents.tsv.gz`` and ``go_terms.tsv.gz`` lie.
 
     References
     ----------
@@ -111,26 +185,42 @@ def go_incidence(
     Raises
     ------
     UserError
-        No annotation has the evidence asked for; the codes that exist are listed.
+        See `go_ontology`.
     """
-    terms = sorted(row[0] for row in _table(folder / "go_terms.tsv.gz") if ontology in (None, row[2]))
-    annotations = [row for row in _table(folder / "go_annotations.tsv.gz") if ontology in (None, row[3])]
-    chosen = [
-        (gene, term) for gene, term, code, _ in annotations if (keep is None or code in keep) and code not in drop
-    ]
-    if not chosen:
-        codes = ", ".join(sorted({row[2] for row in annotations}))
-        raise UserError(f"GO: no annotation left with evidence {keep} without {list(drop)}; existing codes: {codes}")
-    known = set(terms)
-    edges = [
-        (child, parent)
-        for child, parent, relation in _table(folder / "go_parents.tsv.gz")
-        if _relation(relation) in relations and child in known and parent in known
-    ]
-    genes = sorted({gene for gene, _ in chosen})
-    propagated = _incidence(chosen, genes, terms) @ ancestors(_incidence(edges, terms, terms))
+    go = go_ontology(ontology, keep, drop, folder)
+    propagated = go.direct @ _closure(go, relations)
     propagated.data[:] = 1.0
-    return genes, terms, propagated.tocsr()
+    return go.genes, go.terms, propagated.tocsr()
+
+
+def information_content(
+    ontology: str | None,
+    relations: tuple[str, ...],
+    keep: tuple[str, ...] | None,
+    drop: tuple[str, ...],
+    folder: Path = DATA,
+) -> np.ndarray:
+    """``IC(t) = -ln p(t)``, shape (terms,): p is the share of annotations at t or a descendant, within BP, CC or MF.
+
+    A gene annotated to two descendants of t counts twice, unlike in a document frequency. Terms without annotation
+    have IC 0 (they are in no set either). Arguments as in `go_incidence`.
+
+    References
+    ----------
+    Resnik (1995), IJCAI, equations 1 and 3; for GO: Lord et al. (2003), Bioinformatics 19(10), section 2.
+    """
+    go = go_ontology(ontology, keep, drop, folder)
+    direct = np.asarray(go.direct.sum(axis=0)).ravel()
+    count = _closure(go, relations).T @ direct
+    total = np.zeros(len(go.terms))
+    for branch in np.unique(go.branch):
+        total[go.branch == branch] = direct[go.branch == branch].sum()
+    return np.where(count > 0, np.log(np.maximum(total, 1.0) / np.maximum(count, 1.0)), 0.0)
+
+
+def _closure(go: Ontology, relations: tuple[str, ...]) -> sparse.csr_matrix:
+    none = sparse.csr_matrix((len(go.terms), len(go.terms)))
+    return ancestors(sum((go.parents[relation] for relation in dict.fromkeys(relations)), none))
 
 
 def ancestors(parents: sparse.csr_matrix) -> sparse.csr_matrix:

@@ -14,14 +14,18 @@ import numpy as np
 
 from embbench.core import UserError
 from embbench.embeddings._pickle import read_pickle, read_torch
+from embbench.embeddings._published import read_gct, read_source
 from embbench.embeddings._tables import RawTable, frame_table, numbers, read_delimited, read_word2vec, texts
 
-NAME_KEYS = ("names", "genes", "gene_names", "symbols", "obs_names", "index", "ids")
-MATRIX_KEYS = ("matrix", "embeddings", "embedding", "emb", "vectors", "X")
+NAME_KEYS = ("names", "ensembl", "genes", "gene_names", "symbols", "proteins", "obs_names", "index", "ids")
+MATRIX_KEYS = ("matrix", "embeddings", "embedding", "emb", "vectors", "X", "mean")
+HUMAN = "species/9606"  # group of STRING's all-species file that holds human proteins
 
 
 def read_table(path: Path, key: str | None, names: str | None) -> RawTable:
     """Read a table of vectors of shape (m, d); the format follows the suffix (`READERS`), ``.gz`` is allowed for text.
+
+    A folder is read as a PIE source (`read_source`).
 
     Raises
     ------
@@ -34,8 +38,11 @@ def read_table(path: Path, key: str | None, names: str | None) -> RawTable:
     Traceback (most recent call last):
     embbench.core.screen.UserError: absent.csv: expected a file with vectors, found nothing
     """
+    if (path / "meta.json").is_file() and key is None and names is None:
+        return read_source(path)
     if not path.is_file():
-        raise UserError(f"{path}: expected a file with vectors, found {'a folder' if path.is_dir() else 'nothing'}")
+        found = "a folder" if path.is_dir() else "nothing"
+        raise UserError(f"{path}: expected a file with vectors, found {found}")
     suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
     if suffix not in READERS:
         raise UserError(f"{path}: expected one of {', '.join(READERS)} (text also .gz), found suffix {suffix!r}")
@@ -84,7 +91,10 @@ def _from_arrays(path: Path, arrays: Mapping[str, Any], key: str | None, names: 
 def _h5(path: Path, key: str | None, names: str | None) -> RawTable:
     try:
         with h5py.File(path, "r") as file:
-            arrays = {k: v[...] for k, v in file.items() if isinstance(v, h5py.Dataset)}
+            group = HUMAN if key is None and HUMAN in file else "/"
+            if key is not None and key in file and isinstance(file[key], h5py.Group):
+                group, key = key, None
+            arrays = {k: v[...] for k, v in file[group].items() if isinstance(v, h5py.Dataset)}
     except (OSError, KeyError, RuntimeError) as error:
         raise UserError(f"{path}: expected an HDF5 file with names and matrix, found: {error}") from error
     return _from_arrays(path, arrays, key, names)
@@ -152,6 +162,7 @@ READERS: dict[str, Callable[[Path, str | None, str | None], RawTable]] = {
     ".tsv": read_delimited,
     ".txt": read_word2vec,
     ".vec": read_word2vec,
+    ".gct": read_gct,
     ".pt": _torch,
     ".pkl": _unpickled,
     ".pickle": _unpickled,

@@ -29,6 +29,7 @@ class Grid(BaseModel):
     Parameters
     ----------
     dataset, split, emb, head : names or specs; ``split: default`` is the dataset's own.
+    cell_emb : cell representations; each stands for a context by the mean over its control cells.
     context_emb, combine, features, seed, graph : further axes.
     scope, target, select, genes, strict_context, samples : one value for all runs.
     metrics : registered metrics to score (bare ``l2``, ``pearson`` ... mean the ``_notarget`` form).
@@ -43,6 +44,7 @@ class Grid(BaseModel):
     emb: list[str] = []
     head: list[str] = Field(default=["knn"], min_length=1)
     context_emb: list[str] = ["default"]
+    cell_emb: list[str] = []
     combine: list[str] = ["sum"]
     features: list[str] = ["pca:100"]
     graph: list[str] = ["none"]
@@ -58,7 +60,17 @@ class Grid(BaseModel):
     permutations: dict[Literal["smoother", "trained"], NonNegativeInt] = {"smoother": 10, "trained": 3}
 
     @field_validator(
-        "dataset", "split", "emb", "head", "context_emb", "combine", "features", "graph", "metrics", mode="before"
+        "dataset",
+        "split",
+        "emb",
+        "head",
+        "context_emb",
+        "cell_emb",
+        "combine",
+        "features",
+        "graph",
+        "metrics",
+        mode="before",
     )
     @classmethod
     def _listed(cls, value: Any) -> Any:

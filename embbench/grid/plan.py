@@ -17,7 +17,7 @@ from embbench.grid.names import registry_of
 from embbench.grid.screens import screen, split_digest, split_of
 from embbench.grid.select import settings
 from embbench.grid.targets import training_truth
-from embbench.grid.validate import check_grid, split_spec
+from embbench.grid.validate import cell_spec, check_grid, split_spec
 from embbench.grid.vectors import component_facts, compute_embedding, spec_facts, wanted_names
 from embbench.registry import Registry
 
@@ -172,7 +172,7 @@ def _configurations(
     grid: Grid, registry: Registry, data: PerturbationDataset, kind: str, base: Run
 ) -> Iterator[tuple[Run, str]]:
     """Configurations in table order: baselines, then each embedding with its permutations."""
-    contexts = _context_axis(grid, data)
+    contexts = _context_axis(grid, registry, data)
     if grid.baselines and grid.target == "effects":
         names = ["no_change", "context_mean"]
         names += ["perturbation_mean"] if kind in ("context", "transfer", "given") else []
@@ -200,9 +200,12 @@ def _configurations(
                 yield from _permuted(grid, declared, each)
 
 
-def _context_axis(grid: Grid, data: PerturbationDataset) -> list[str]:
+def _context_axis(grid: Grid, registry: Registry, data: PerturbationDataset) -> list[str]:
+    """Context embeddings: those asked for and those of cell representations; the default one when neither is given."""
     default = str(data.meta.get("default_context_embedding") or "none")
-    return list(dict.fromkeys(default if c == "default" else c for c in grid.context_emb))
+    cells = [cell_spec(registry, text) for text in grid.cell_emb]
+    asked = [] if cells and grid.context_emb == ["default"] else grid.context_emb
+    return list(dict.fromkeys([*(default if c == "default" else c for c in asked), *cells]))
 
 
 def _role(registry: Registry, run: Run) -> str:

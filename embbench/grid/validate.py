@@ -34,12 +34,33 @@ def check_grid(grid: Grid, registry: Registry, paths: tuple[str, ...]) -> None:
         "graphs": grid.graph,
     }
     axes["embeddings"] += [text for text in grid.context_emb if text != "default"]
+    axes["embeddings"] += [cell_spec(registry, text) for text in grid.cell_emb]
     for kind, texts in axes.items():
         for text in dict.fromkeys(texts):
             if text != "none" or kind in ("heads", "features"):
                 check_spec(registry, kind, text)
     for name, split, seed in product(grid.dataset, grid.split, grid.seed):
         split_of(name, split_spec(screen(name, grid.genes, paths), split), grid.genes, seed, paths)
+
+
+def cell_spec(registry: Registry, text: str) -> str:
+    """A cell representation as the context embedding that it gives: ``scgpt`` is ``scgpt:level=cell``.
+
+    Raises
+    ------
+    UserError
+        Not a model of cells, nor an embedding of contexts.
+    """
+    spec = registry.parse("embeddings", text)
+    made = spec.alone()
+    if made.entity == "context":
+        return text
+    if not hasattr(made, "level") or "level" in spec.overrides:
+        raise UserError(
+            f"cell embedding {text!r}: expected a model of cells (scgpt ...), a table of cell vectors "
+            f"(cell_table:FILE) or an embedding of contexts, found one of {made.entity}s; see embbench list embeddings"
+        )
+    return f"{text}:level=cell"
 
 
 def split_spec(data: PerturbationDataset, text: str) -> str:
