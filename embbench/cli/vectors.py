@@ -135,11 +135,13 @@ def fetch_weights(known: Registry, name: str, *, accept: bool, mirror: str | Non
 
 def _convergence(name: str, table: Embedding) -> None:
     """How far the vectors of each context have settled, to see whether the control cells are enough."""
-    split = table.provenance.get("split_half") or {}
-    records = [
-        {"context": context, "control cells": int(cells), "split-half correlation": r}
-        for context, by_cells in split.items()
-        for cells, r in by_cells.items()
-    ]
-    if records:
-        show(f"{name}: agreement of gene vectors between two halves of the cells", records)
+    split = {c: by for c, by in (table.provenance.get("split_half") or {}).items() if by}
+    sizes = sorted({int(cells) for by in split.values() for cells in by})
+    if split:
+        show(
+            f"{name}: agreement (Pearson) of gene vectors between two halves of so many control cells",
+            [
+                {"context": c, **{f"{n:,}": "" if by.get(str(n)) is None else f"{by[str(n)]:.3f}" for n in sizes}}
+                for c, by in split.items()
+            ],
+        )

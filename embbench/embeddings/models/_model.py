@@ -169,7 +169,7 @@ class CellModel(ExtractorDefaults):
         else:
             grouped = metacells(view.counts(code, chosen), self.metacells, self.seed)
             means = self.means(lambda positions: grouped.rows(positions), len(grouped))
-        facts = {**self._facts(), "cells": len(chosen), "split_half": {str(k): v for k, v in means.convergence.items()}}
+        facts = {**self._facts(), "cells": len(chosen), "split_half": means.convergence}
         if self.level == "cell":
             vector = means.cells.mean(axis=0, dtype=np.float64)[None].astype(np.float32)
             return Embedding(text_array([context]), vector, "context", None, facts, np.array([float(len(means.cells))]))

@@ -67,6 +67,8 @@ class Network(Protocol):
     pads : what fills the fields of padded positions.
     everything : every gene is fed for every cell, so means are over all cells; else over cells with the gene.
     needs_depth : reads raw counts.
+
+    A network may also say ``collapse``: columns that its own names and aliases lead to one gene are added up.
     """
 
     vocabulary: tuple[str, ...]
@@ -120,14 +122,15 @@ class Means:
     mean : shape (p, d), float64, mean row of each gene.
     count : shape (p,), float64, rows that the mean is over.
     cells : shape (m, k), float32, one vector per cell in the order given.
-    convergence : cells used so far -> Pearson correlation of centred gene vectors between two halves of them.
+    convergence : cells used so far -> Pearson correlation of centred gene vectors between two halves of them; None
+        where fewer than two genes are in both.
     """
 
     index: np.ndarray
     mean: np.ndarray
     count: np.ndarray
     cells: np.ndarray
-    convergence: dict[int, float]
+    convergence: dict[str, float | None]
 
 
 def feed(network: Network, title: str, read: Callable[[np.ndarray], Counts], cells: int, how: Settings) -> Means:
@@ -144,7 +147,8 @@ def feed(network: Network, title: str, read: Callable[[np.ndarray], Counts], cel
     first = read(np.arange(min(cells, 1)))
     if network.needs_depth:
         need_counts(first, title)
-    columns, index = columns_of(first.genes.tolist(), network.vocabulary, network.aliases)
+    collapse = bool(getattr(network, "collapse", False))
+    columns, index = columns_of(first.genes.tolist(), network.vocabulary, network.aliases, collapse=collapse)
     known = np.isin(index, network.genes)
     columns, index = columns[known], index[known]
     if not len(columns):
@@ -152,7 +156,7 @@ def feed(network: Network, title: str, read: Callable[[np.ndarray], Counts], cel
             f"{title}: expected genes of its vocabulary, found none among {len(first.genes)}, e.g. "
             f"{', '.join(map(str, first.genes[:3]))}"
         )
-    wanted = np.sort(network.genes if network.everything else index)
+    wanted = np.unique(network.genes if network.everything else index)
     return run(network, lambda at: panel_of(read(at), columns, index), cells, wanted, replace(how, layer=layer))
 
 
@@ -174,7 +178,7 @@ def run(network: Network, panel: Callable[[np.ndarray], Panel], cells: int, inde
     sums: Tensor | None = None
     counts = torch.zeros(2, len(index), dtype=torch.float64, device=device)
     vectors: list[np.ndarray] = [np.empty(0)] * cells
-    convergence: dict[int, float] = {}
+    convergence: dict[str, float | None] = {}
     with all_threads(), torch.inference_mode():
         for positions, tokenised in _ahead(network, panel, cells):
             for chosen in _batches(tokenised, network, how.batch, device):
@@ -186,7 +190,7 @@ def run(network: Network, panel: Callable[[np.ndarray], Panel], cells: int, inde
                 for i, vector in zip(chosen, whole.float().cpu().numpy(), strict=True):
                     vectors[positions[i]] = vector
             if sums is not None:
-                convergence[int(positions[-1]) + 1] = _split_half(sums, counts)
+                convergence[str(positions[-1] + 1)] = _split_half(sums, counts)
     if sums is None:
         raise UserError("no control cell to feed to the model; import a screen with control cells")
     count = counts.sum(0).cpu().numpy()
@@ -305,11 +309,11 @@ def _add(sums: Tensor, counts: Tensor, rows: Tensor, cells: list[Cell], place: n
     counts.view(-1).index_add_(0, flat, torch.ones(len(flat), dtype=torch.float64, device=sums.device))
 
 
-def _split_half(sums: Tensor, counts: Tensor) -> float:
-    """Pearson correlation over genes and coordinates of the two halves' centred means; NaN without both."""
+def _split_half(sums: Tensor, counts: Tensor) -> float | None:
+    """Pearson correlation over genes and coordinates of the two halves' centred means; None without both."""
     both = (counts > 0).all(0)
     if int(both.sum()) < 2:
-        return float("nan")
+        return None
     a, b = (sums[h][both] / counts[h][both][:, None] for h in (0, 1))
     a, b = a - a.mean(0), b - b.mean(0)
     return float((a * b).sum() / (a.norm() * b.norm()))
