@@ -40,16 +40,13 @@ HEAVY = {
 AT_TOP = {  # files that nothing imports before they are needed
     "heads/mlp.py": {"torch"},
     "heads/_torch.py": {"torch"},
-    "embeddings/models/_layers.py": {"torch"},
-    "embeddings/models/_run.py": {"torch"},
+    "embeddings/_gnn.py": {"torch"},
+    **{f"embeddings/models/_{part}.py": {"torch"} for part in ("layers", "run", "depth", "performer")},
+    **{f"embeddings/models/_{model}.py": {"torch"} for model in ("geneformer", "scfoundation", "scprint", "uce")},
+    "embeddings/models/_transcriptformer.py": {"torch"},
     "grid/config.py": {"pydantic"},
 }
-BY_NAME = {
-    "__init__.py",
-    "registry.py",
-    "heads/sklearn_any.py",
-    "embeddings/_pickle.py",
-}  # import what a user or a file names
+BY_NAME = {"__init__.py", "registry.py", "heads/sklearn_any.py"}  # import what a user or a file names
 
 
 def layer(module: str) -> str:

@@ -51,29 +51,51 @@ def gene_names(vocabulary: tuple[str, ...]) -> tuple[str, ...]:
     return harmonise(vocabulary, "symbol").names
 
 
+class AnyCase(dict[str, str]):
+    """Aliases with names in capitals, found whatever the case of the name asked for.
+
+    Examples
+    --------
+    >>> AnyCase({"C1ORF112": "ENSG00000000460"}).get("C1orf112")
+    'ENSG00000000460'
+    """
+
+    def get(self, key: str, default: str | None = None) -> str | None:  # type: ignore[override]  # names are text
+        """What the name means."""
+        return super().get(key.upper(), default)
+
+
 def columns_of(
-    genes: Sequence[str], vocabulary: tuple[str, ...], aliases: Mapping[str, str] | None = None
+    genes: Sequence[str],
+    vocabulary: tuple[str, ...],
+    aliases: Mapping[str, str] | None = None,
+    *,
+    collapse: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Which data columns a model knows.
 
     A gene is found by its own spelling, by the model's own table of ``aliases``, else by its current symbol. Of several
-    columns that mean one entry the best route wins, then the first; the others are left out.
+    columns that mean one entry the best route wins, then the first; the others are left out. With ``collapse`` every
+    column that the model's own spelling or table leads to its entry stays (those of the current symbol where there is
+    none), for `panel_of` to add up.
 
     Returns
     -------
     columns : shape (p,), ascending.
-    index : shape (p,), vocabulary numbers.
+    index : shape (p,), vocabulary numbers; unique without ``collapse``.
 
     Examples
     --------
     >>> columns_of(["X", "TP53", "P53"], ("<pad>", "TP53"))
     (array([1]), array([1]))
+    >>> columns_of(["P53", "TP53"], ("<pad>", "TP53"), {"P53": "TP53"}, collapse=True)
+    (array([0, 1]), array([1, 1]))
     """
     own = {name: i for i, name in enumerate(vocabulary)}
     by_symbol = {name: i for i, name in reversed(list(enumerate(gene_names(vocabulary))))}
     current = harmonise(list(genes), "symbol")
     renamed = aliases or {}
-    owner: dict[int, tuple[int, int]] = {}
+    owners: dict[int, list[tuple[int, int]]] = {}
     for column, name in enumerate(genes):
         known = current.status[column] not in UNMAPPED
         routes = (
@@ -83,15 +105,35 @@ def columns_of(
             by_symbol.get(current.names[column]) if known else None,
         )
         rank, entry = next(((r, i) for r, i in enumerate(routes) if i is not None), (-1, -1))
-        if rank >= 0 and (entry not in owner or rank < owner[entry][0]):
-            owner[entry] = (rank, column)
-    pairs = sorted((column, entry) for entry, (_, column) in owner.items())
+        if rank >= 0:
+            owners.setdefault(entry, []).append((rank, column))
+    pairs = sorted((c, entry) for entry, found in owners.items() for c in _chosen(found, collapse=collapse))
     return np.array([c for c, _ in pairs], dtype=np.int64), np.array([e for _, e in pairs], dtype=np.int64)
 
 
+def _chosen(found: list[tuple[int, int]], *, collapse: bool) -> list[int]:
+    """Columns of an entry from (route, column) pairs; routes 0 and 1 are the model's own, 2 and 3 current symbols."""
+    if not collapse:
+        return [min(found)[1]]
+    best = min(found)[0] // 2
+    return [column for rank, column in found if rank // 2 == best]
+
+
 def panel_of(counts: Counts, columns: np.ndarray, index: np.ndarray) -> Panel:
-    """The columns that a model knows, sorted within each cell."""
+    """The columns that a model knows, sorted within each cell; those of one entry added up at the place of the first.
+
+    Parameters
+    ----------
+    counts : of the whole panel.
+    columns, index : what `columns_of` found.
+    """
     values = counts.values[:, columns].tocsr()
+    _, first, entry = np.unique(index, return_index=True, return_inverse=True)
+    if len(first) < len(index):
+        place = np.argsort(np.argsort(first))[entry]
+        shape = (len(index), len(first))
+        values = values @ sparse.csr_matrix((np.ones(len(index), values.dtype), (np.arange(len(index)), place)), shape)
+        index = index[np.sort(first)]
     values.sort_indices()
     return Panel(values, index, counts.total)
 
