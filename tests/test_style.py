@@ -13,7 +13,12 @@ from _source import PACKAGE, functions, modules, tree
 
 LINES = {"file": 400, "function": 80, "class": 200}
 EXCEPTIONS: dict[str, set[str]] = {"file": set(), "function": set(), "class": set(), "print": set(), "assert": set()}
-RESTORE = {"heads/_torch.py", "heads/sklearn_any.py"}  # libraries that draw from the global stream
+RESTORE = {
+    "heads/_torch.py",
+    "heads/sklearn_any.py",
+    "embeddings/_gnn.py",
+    "embeddings/relations.py",
+}  # libraries that draw from the global stream
 BROAD = ("Exception", "BaseException")
 
 

@@ -30,6 +30,7 @@ def extract(
     precision: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda ...")] = None,
     edges: Annotated[str | None, typer.Option(help="Edge table of a network embedding.")] = None,
+    names: Annotated[str | None, typer.Option(help="Table of names for the nodes, e.g. STRING's protein.info.")] = None,
     source: Annotated[str | None, typer.Option(help="Your file: gene sets, descriptions, SMILES, targets ...")] = None,
     encoder: Annotated[str | None, typer.Option(help="Folder or hf:org/name@revision of a text encoder.")] = None,
     accept_licence: Annotated[
@@ -53,12 +54,19 @@ def extract(
     paths = registry_paths(registry)
     known = registry_of(paths)
     choices = {"checkpoint": checkpoint, "level": level, "layer": layer, "cells": cells, "mode": mode}
-    choices |= {"precision": precision, "device": device, "graph": edges, "source": source, "encoder": encoder}
-    names = [spelled(name, choices) for name in split_list(model) or []]
-    for name in names:
+    choices |= {
+        "precision": precision,
+        "device": device,
+        "graph": edges,
+        "names": names,
+        "source": source,
+        "encoder": encoder,
+    }
+    specs = [spelled(name, choices) for name in split_list(model) or []]
+    for name in specs:
         check_spec(known, "embeddings", name)
     data, records = screen(dataset, genes, paths), []
-    for name in names:
+    for name in specs:
         fetch_weights(known, name, accept=accept_licence, mirror=mirror)
         with one_thread():  # as a grid does: the same bits
             table = compute_embedding(known, name, data, np.arange(len(data)))
@@ -75,7 +83,7 @@ def extract(
         )
         _convergence(name, table)
     show("extracted", records)
-    say(f"cached under {home('cache')}; use an embedding by its name above, e.g. --emb {names[0]!r}")
+    say(f"cached under {home('cache')}; use an embedding by its name above, e.g. --emb {specs[0]!r}")
 
 
 def spelled(name: str, choices: dict[str, Any]) -> str:

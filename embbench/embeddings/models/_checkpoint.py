@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from embbench.core import UserError
 from embbench.embeddings._pickle import read_torch
+from embbench.embeddings._vetting import DAMAGED, refuse_other_content
 from embbench.embeddings.models._lightning import read_parts
 from embbench.embeddings.models._tensors import Tensors, describe, few, short
-from embbench.embeddings.models._vetting import BROKEN, reason, refuse_other_content, vet
 
 if TYPE_CHECKING:
     import torch
@@ -41,8 +40,7 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
         return _flat(path, _safetensors(path))
     if suffix not in TORCH:
         raise UserError(f"{path}: expected a checkpoint (.safetensors, {', '.join(TORCH)}, *{INDEX}), found {suffix!r}")
-    vet(path)
-    return _flat(path, _torch(path))
+    return _flat(path, read_torch(path))
 
 
 def read_lightning(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -58,10 +56,9 @@ def read_lightning(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]
         As :func:`read_state`; no ``state_dict`` in it; hyper-parameters that are no mapping; a pickle which asks for
         what only attacks need.
     """
-    vet(path)
     parts = ("state_dict", "hyper_parameters")
     try:
-        content = _torch(path)
+        content = read_torch(path)
     except UserError:
         content = read_parts(path, parts)
     if not isinstance(content, dict) or parts[0] not in content:
@@ -127,28 +124,6 @@ def present(folder: Path, names: Sequence[str]) -> tuple[Path, ...]:
     return tuple(found) or tuple(folder / name for name in names)
 
 
-def _torch(path: Path) -> Any:
-    try:
-        return read_torch(path)
-    except UserError as error:
-        text = str(error.__cause__)
-        if "weights_only" not in text:
-            raise
-        # torch's own words are twelve lines which advise to load it all the same
-        if name := re.search(r"GLOBAL ([\w.]+)", text):
-            raise UserError(
-                f"{path}: expected tensors alone, found {name[1]}; nothing of it was run. Is it a whole training "
-                "state? take the file of weights, or .safetensors"
-            ) from error
-        line = re.search(r"WeightsUnpickler error: ([^\n]{1,200})", text)
-        raise UserError(
-            f"{path}: expected a torch file of tensors, unreadable: {line[1] if line else 'a pickle of another kind'}; "
-            "download it again"
-        ) from error
-    except BROKEN as error:  # what read_torch lets through: memory, struct
-        raise UserError(f"{path}: expected a torch file of tensors, unreadable: {reason(error)}") from error
-
-
 def _safetensors(path: Path) -> dict[str, torch.Tensor]:
     refuse_other_content(path)
     try:
@@ -158,7 +133,7 @@ def _safetensors(path: Path) -> dict[str, torch.Tensor]:
         raise UserError(f"{path}: reading it needs the package safetensors; pip install safetensors") from error
     try:
         return load_file(path, device="cpu")
-    except (SafetensorError, *BROKEN) as error:
+    except (SafetensorError, *DAMAGED) as error:
         raise UserError(f"{path}: expected a safetensors file, unreadable: {error}; download it again") from error
 
 

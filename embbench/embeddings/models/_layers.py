@@ -59,6 +59,15 @@ class Norm:
         return functional.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
 
 
+@dataclass(frozen=True)
+class RMSNorm(Norm):
+    """Root mean square normalisation over the last axis (Zhang and Sennrich 2019, arXiv:1910.07467, equation 4)."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Normalised (..., d)."""
+        return functional.rms_norm(x, self.weight.shape, self.weight, self.eps)
+
+
 def linear(t: Tensors, key: str, out: int | None, width: int | None, *, bias: bool = True) -> Linear:
     """The linear map ``key``.weight, ``key``.bias of a checkpoint, shapes checked (None: any)."""
     weight = t.take(f"{key}.weight", out, width)

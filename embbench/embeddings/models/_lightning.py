@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import io
 import pickle
-import sys
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
-
-import numpy as np
+from typing import Any
 
 from embbench.core import UserError
-from embbench.embeddings.models._inert import DTYPES, Array, Dtype, Inert, Placeholder, Storage, Tensor
-from embbench.embeddings.models._vetting import BROKEN, ZIP, reason, root, vet
+from embbench.embeddings._inert import DTYPES, Inert, Storage, Tensor
+from embbench.embeddings._plain import Plain
+from embbench.embeddings._vetting import DAMAGED, ZIP, reason, root, vet
 
 
 def read_parts(path: Path, names: Sequence[str]) -> dict[str, Any]:
@@ -44,49 +42,20 @@ def read_parts(path: Path, names: Sequence[str]) -> dict[str, Any]:
                 raise pickle.UnpicklingError(f"found a {type(found).__name__}")
             plain = _Plain(archive, folder)
             return {name: plain(found[name]) for name in names if name in found}
-    except BROKEN as error:
+    except DAMAGED as error:
         raise UserError(
             f"{path}: expected the dict of a training checkpoint, refused or unreadable: {reason(error)}; "
             "download it again"
         ) from error
 
 
-class _Plain:
-    """Turns what :class:`Inert` returned into plain containers and tensors, shared things once."""
+class _Plain(Plain):
+    """With the tensors of an archive."""
 
     def __init__(self, archive: zipfile.ZipFile, folder: str) -> None:
+        super().__init__()
         self.archive, self.folder = archive, folder
-        self.done: dict[int, tuple[Any, Any]] = {}  # id -> (the object, kept so that its id stays its own; plain form)
         self.storages: dict[tuple[str, str], Any] = {}
-
-    def __call__(self, value: Any) -> Any:
-        """The plain form of one object; objects are known by identity, so that cycles and sharing end."""
-        if id(value) in self.done:
-            return self.done[id(value)][1]
-        done: Any = value
-        if isinstance(value, Tensor):
-            done = self.tensor(value)
-        elif isinstance(value, Array):
-            done = self.array(value)
-        elif isinstance(value, Dtype):
-            done = value.numpy()
-        elif isinstance(value, tuple | frozenset | set):
-            done = type(value)([self(item) for item in value])
-        elif isinstance(value, list):
-            done = []
-            self.done[id(value)] = value, done
-            done.extend([self(item) for item in value])
-        elif (entries := _entries(value)) is not None:
-            done = {}
-            self.done[id(value)] = value, done
-            done.update({key: self(item) for key, item in entries.items()})
-        elif isinstance(value, Placeholder):
-            self.done[id(value)] = value, done
-            value.args, value.state, value.entries = self(value.args), self(value.state), self(value.entries)
-        else:
-            return value
-        self.done[id(value)] = value, done
-        return done
 
     def tensor(self, found: Tensor) -> Any:
         """One tensor; its storage is read on first use, and compared with the size in the archive."""
@@ -105,33 +74,3 @@ class _Plain:
             filled = torch.frombuffer(bytearray(data), dtype=dtype) if data else torch.empty(0, dtype=dtype)
             self.storages[name] = filled
         return torch.as_strided(self.storages[name], found.size, found.stride, found.offset)
-
-    def array(self, found: Array) -> Any:
-        """One numpy array or scalar, in the machine's byte order; objects in it come plain too."""
-        _, shape, dtype, fortran, data = found.state
-        kind = dtype.numpy()
-        order: Literal["C", "F"] = "F" if fortran else "C"
-        if kind.hasobject:
-            items = data if shape else [data]
-            flat = np.empty(len(items), dtype=object)
-            for i, item in enumerate(items):  # one by one: lists of one length would be taken for a matrix
-                flat[i] = self(item)
-            return flat.reshape(shape, order=order)[() if not shape else ...]
-        data = data.encode("latin1") if isinstance(data, str) else data
-        flat = np.frombuffer(data, dtype=kind).astype(kind.newbyteorder("="))
-        if kind.kind == "U" and flat.view(np.uint32).max(initial=0) > sys.maxunicode:
-            raise pickle.UnpicklingError(f"an array of {kind} with letters beyond Unicode")
-        made = flat.reshape(shape, order=order)
-        return made[()] if not shape else made
-
-
-def _entries(value: Any) -> dict[Any, Any] | None:
-    """The items of a dict, of a dict subclass that was not imported, or of a namespace; None for all else."""
-    if isinstance(value, dict):
-        return value
-    if not isinstance(value, Placeholder) or value.args:
-        return None
-    if isinstance(value.entries, dict):
-        return value.entries
-    namespace = value.name in ("argparse.Namespace", "types.SimpleNamespace")
-    return value.state if namespace and isinstance(value.state, dict) else None

@@ -123,7 +123,11 @@ class CellModel(ExtractorDefaults):
         if self._network is None:
             if absent := [path.name for path in self.files() if not path.is_file()]:
                 remote = self.checkpoint is not None and is_remote(self.checkpoint)
-                how = "Fetch it once: embbench extract with the same --model" if remote else self.where
+                how = (
+                    f"Fetch it once with embbench extract --model {self.title} (or the entry's own name)"
+                    if remote
+                    else self.where
+                )
                 raise UserError(
                     f"{self.title}: no {', '.join(absent)} in {self.folder()}. "
                     f"{how or 'Download the published folder'}; or give a folder with --checkpoint"
