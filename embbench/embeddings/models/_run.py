@@ -177,7 +177,7 @@ def run(network: Network, panel: Callable[[np.ndarray], Panel], cells: int, inde
     place[index] = np.arange(len(index))
     sums: Tensor | None = None
     counts = torch.zeros(2, len(index), dtype=torch.float64, device=device)
-    vectors: list[np.ndarray] = [np.empty(0)] * cells
+    vectors = np.empty((cells, 0), dtype=np.float32)
     convergence: dict[str, float | None] = {}
     with all_threads(), torch.inference_mode():
         for positions, tokenised in _ahead(network, panel, cells):
@@ -186,9 +186,10 @@ def run(network: Network, panel: Callable[[np.ndarray], Panel], cells: int, inde
                 rows, whole = _forward(placed, group, how, device)
                 if sums is None:
                     sums = torch.zeros(2, len(index), rows.shape[-1], dtype=torch.float64, device=device)
+                    # one block for all cells: small arrays kept per batch would pin freed activations in the heap
+                    vectors = np.empty((cells, whole.shape[-1]), dtype=np.float32)
                 _add(sums, counts, rows, group, place, positions[chosen] % 2)
-                for i, vector in zip(chosen, whole.float().cpu().numpy(), strict=True):
-                    vectors[positions[i]] = vector
+                vectors[positions[chosen]] = whole.float().cpu().numpy()
             if sums is not None:
                 convergence[str(positions[-1] + 1)] = _split_half(sums, counts)
     if sums is None:
@@ -196,7 +197,7 @@ def run(network: Network, panel: Callable[[np.ndarray], Panel], cells: int, inde
     count = counts.sum(0).cpu().numpy()
     seen = count > 0
     mean = sums.sum(0).cpu().numpy()[seen] / count[seen, None]
-    return Means(index[seen], mean, count[seen], np.stack(vectors), convergence)
+    return Means(index[seen], mean, count[seen], vectors, convergence)
 
 
 @contextmanager
