@@ -34,6 +34,7 @@ FILES = (
     "tokens",
     "medians",
 )
+OWN_FILES = ("path", "graph", "source")  # arguments that name a user's own file, for which there is no default
 MODALITIES = (
     *("cell model", "network", "gene set", "knowledge graph", "text", "protein", "chemistry"),
     *("expression", "effects", "context", "table", "baseline"),
@@ -111,6 +112,8 @@ class Entry:
     def make(self, **overrides: Any) -> Any:
         """A fresh component; metrics are declared objects, so their parameters replace fields."""
         thing, params = self.load(), {**self.params, **overrides}
+        if self.needs_file and self.argument in OWN_FILES and self.argument not in params:
+            raise UserError(f"{self.kind} {self.name!r} needs {self.needs_file}")
         if isinstance(thing, Metric):
             return replace(thing, **params)
         try:

@@ -1,17 +1,19 @@
-"""Shared by graph extractors: where edges come from, and the largest connected component."""
+"""Shared by graph extractors: where edges come from, the largest connected component, landmark nodes."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
 from embbench.core import ExtractorDefaults, UserError
-from embbench.embeddings._rows import check_dim, text_array
+from embbench.embeddings._rows import check_dim, generator, text_array
 from embbench.genes import harmonise
-from embbench.numerics.edges import graph_file, read_edges
+from embbench.numerics.edges import check_filters, graph_file, read_edges, require_genes
 
 
 class GraphParameters(ExtractorDefaults):
@@ -21,7 +23,9 @@ class GraphParameters(ExtractorDefaults):
     ----------
     graph : ``ppi`` (packaged) or an edge table, e.g. STRING with ``gene1, gene2, combined_score``.
     dim : largest width.
-    source, target, weight, threshold : see `embbench.numerics.edges.read_edges`.
+    source, target, weight, threshold, channels, without, top_k, names : columns and filters, see
+        `embbench.numerics.edges.read_edges`; e.g. ``without: [textmining, coexpression]`` on a detailed STRING table,
+        and ``names`` = STRING's protein.info file where nodes are 9606.ENSP identifiers.
     to : namespace that node names are brought into, as screens are; None keeps them (compounds).
 
     Examples
@@ -39,13 +43,20 @@ class GraphParameters(ExtractorDefaults):
         weight: str | None = None,
         threshold: float | None = None,
         to: str | None = "symbol",
+        channels: Sequence[str] | str | None = None,
+        without: Sequence[str] | str | None = None,
+        top_k: int | None = None,
+        names: str | None = None,
     ) -> None:
-        self.graph, self.dim = str(graph), check_dim(type(self).__name__, dim)
-        self.source, self.target, self.weight, self.threshold, self.to = source, target, weight, threshold, to
+        self.graph, self.dim, self.to = str(graph), check_dim(type(self).__name__, dim), to
+        check_filters(type(self).__name__, channels, without, top_k, weight)
+        self.columns = (source, target, weight, threshold)
+        self.names = None if names is None else Path(names).expanduser()
+        self.filters: dict[str, Any] = {"channels": channels, "without": without, "top_k": top_k, "names": self.names}
 
     def files(self) -> tuple[Path, ...]:
         """The files that the vectors depend on."""
-        return (graph_file(self.graph),)
+        return (graph_file(self.graph), *([] if self.names is None else [self.names]))
 
     def component(self) -> tuple[np.ndarray, sparse.csr_matrix, int]:
         """Names and adjacency of shape (m, m) of the largest connected component, and how many nodes lie outside it.
@@ -55,10 +66,14 @@ class GraphParameters(ExtractorDefaults):
         Raises
         ------
         UserError
-            The edges cannot be read, or the largest component has fewer than 3 nodes.
+            The edges cannot be read, their nodes are proteins without ``names``, or the largest component has fewer
+            than 3 nodes.
         """
-        names, adjacency = read_edges(self.files()[0], self.source, self.target, self.weight, self.threshold)
-        names = names if self.to is None else text_array(harmonise(names.tolist(), self.to).names)
+        path = self.files()[0]
+        names, adjacency = read_edges(path, *self.columns, **self.filters)
+        if self.to is not None:
+            require_genes(path, names)
+            names = text_array(harmonise(names.tolist(), self.to).names)
         _, label = connected_components(adjacency, directed=False)
         inside = np.flatnonzero(label == np.bincount(label).argmax())
         if len(inside) < 3:
@@ -67,3 +82,23 @@ class GraphParameters(ExtractorDefaults):
                 f"(of {len(names)} nodes); check columns and threshold"
             )
         return names[inside], adjacency[inside][:, inside].tocsr(), len(names) - len(inside)
+
+
+def landmarks(nodes: np.ndarray, count: int | None, weight: np.ndarray | None = None) -> np.ndarray:
+    """Sorted numbers of ``count`` of the ``nodes`` (m,), chosen by a hash of their names; all for None.
+
+    With a ``weight`` (m,) > 0 a node is drawn in proportion to it, without replacement (Efraimidis and Spirakis 2006,
+    Information Processing Letters 97, algorithm A, in logarithms).
+
+    Examples
+    --------
+    >>> landmarks(np.array(["A", "B", "C"]), None).tolist()
+    [0, 1, 2]
+    >>> landmarks(np.array(["A", "B", "C"]), 1, np.array([1.0, 1e6, 1.0])).tolist()
+    [1]
+    """
+    if count is None or count >= len(nodes):
+        return np.arange(len(nodes))
+    draw = np.array([generator("landmark", name).random() for name in nodes.tolist()])
+    order = draw if weight is None else -np.log(draw) / weight
+    return np.sort(np.argsort(order, kind="stable")[:count])

@@ -9,9 +9,9 @@ import numpy as np
 from scipy import sparse
 
 from embbench.core import Embedding, PerturbationDataset
-from embbench.embeddings._graph import GraphParameters
+from embbench.embeddings._graph import GraphParameters, landmarks
 from embbench.embeddings._linalg import truncated_svd
-from embbench.embeddings._rows import generator, pick
+from embbench.embeddings._rows import pick
 
 BLOCK = 64  # landmark columns solved together; fits the working set of a large graph into the cache
 TOLERANCE = 1e-10  # residual of the linear system
@@ -57,7 +57,7 @@ class GraphDiffusion(GraphParameters):
             The edges cannot be read or no component has 3 nodes.
         """
         nodes, adjacency, outside = self.component()
-        columns = _landmarks(nodes, self.landmarks)
+        columns = landmarks(nodes, self.landmarks)
         profile = np.log1p(len(nodes) * restart_walk(adjacency, columns, self.restart))
         U, s, _ = truncated_svd(profile, self.dim)
         facts = {"source": self.graph, "nodes": len(nodes), "outside_component": outside, "holds": "knowledge"}
@@ -102,10 +102,3 @@ def _chebyshev(scaled: sparse.csr_matrix, q: float, right: np.ndarray) -> np.nda
         step = rho_next * rho * step + (2 * rho_next / q) * residual
         rho = rho_next
     return solution
-
-
-def _landmarks(nodes: np.ndarray, count: int | None) -> np.ndarray:
-    if count is None or count >= len(nodes):
-        return np.arange(len(nodes))
-    draw = np.array([generator("landmark", name).random() for name in nodes.tolist()])
-    return np.sort(np.argsort(draw, kind="stable")[:count])

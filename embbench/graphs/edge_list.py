@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy import sparse
 
 from embbench.genes import harmonise
-from embbench.numerics.edges import graph_file, read_edges
+from embbench.numerics.edges import check_filters, graph_file, read_edges, require_genes
 
 
 class EdgeList:
@@ -20,6 +22,7 @@ class EdgeList:
     source, target, weight : columns; None finds the usual ones, weight ``none`` makes all edges 1.
     threshold : leave out edges of a smaller weight.
     to : namespace that node names are brought into, as screens are; None keeps them (compounds).
+    channels, without, top_k, names : filters by STRING channel and neighbour rank, and STRING's protein.info file.
     directed : only False: the graph of `Inputs` is symmetric.
 
     Examples
@@ -37,17 +40,24 @@ class EdgeList:
         weight: str | None = None,
         threshold: float | None = None,
         to: str | None = "symbol",
+        channels: Sequence[str] | str | None = None,
+        without: Sequence[str] | str | None = None,
+        top_k: int | None = None,
+        names: str | None = None,
         *,
         directed: bool = False,
     ) -> None:
         if directed:
             raise ValueError(f"EdgeList: directed must be False (graphs are symmetric), got {directed}")
-        self.path = str(path)
-        self.source, self.target, self.weight, self.threshold, self.to = source, target, weight, threshold, to
+        check_filters("EdgeList", channels, without, top_k, weight)
+        self.path, self.to = str(path), to
+        self.columns = (source, target, weight, threshold)
+        self.names = None if names is None else Path(names).expanduser()
+        self.filters: dict[str, Any] = {"channels": channels, "without": without, "top_k": top_k, "names": self.names}
 
     def files(self) -> tuple[Path, ...]:
         """The files that the graph depends on."""
-        return (graph_file(self.path),)
+        return (graph_file(self.path), *([] if self.names is None else [self.names]))
 
     def load(self) -> tuple[np.ndarray, sparse.csr_matrix]:
         """Names (m,) and the symmetric adjacency of shape (m, m), float64, without self-loops.
@@ -55,7 +65,11 @@ class EdgeList:
         Raises
         ------
         UserError
-            The file cannot be read as edges.
+            The file cannot be read as edges, or its nodes are proteins and ``names`` is not given.
         """
-        names, edges = read_edges(self.files()[0], self.source, self.target, self.weight, self.threshold)
-        return names if self.to is None else np.array(harmonise(names.tolist(), self.to).names, dtype=object), edges
+        path = self.files()[0]
+        names, edges = read_edges(path, *self.columns, **self.filters)
+        if self.to is None:
+            return names, edges
+        require_genes(path, names)
+        return np.array(harmonise(names.tolist(), self.to).names, dtype=object), edges
