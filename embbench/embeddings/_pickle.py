@@ -2,75 +2,51 @@
 
 from __future__ import annotations
 
-import collections
-import importlib
-import pickle
+import mmap
+import re
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
-import numpy as np
-
 from embbench.core import UserError
-
-_ARRAY_MODULES = ("numpy.core", "numpy._core")  # numpy 2 renamed the package that old pickles name
-
-
-def _allowed() -> dict[tuple[str, str], Any]:
-    core = importlib.import_module(f"{_ARRAY_MODULES[-1] if hasattr(np, '_core') else _ARRAY_MODULES[0]}.multiarray")
-    numeric = importlib.import_module(core.__name__.replace("multiarray", "numeric"))
-    table: dict[tuple[str, str], Any] = {
-        ("numpy", "ndarray"): np.ndarray,
-        ("numpy", "dtype"): np.dtype,
-        ("collections", "OrderedDict"): collections.OrderedDict,
-        ("_codecs", "encode"): _latin1,
-    }
-    for builtin in (set, frozenset, bytearray, complex):
-        table["builtins", builtin.__name__] = builtin
-        table["__builtin__", builtin.__name__] = builtin
-    for module in _ARRAY_MODULES:
-        table[f"{module}.multiarray", "_reconstruct"] = core._reconstruct
-        table[f"{module}.multiarray", "scalar"] = core.scalar
-        table[f"{module}.numeric", "_frombuffer"] = numeric._frombuffer
-    return table
+from embbench.embeddings._inert import DATA, Inert, Storage
+from embbench.embeddings._opcodes import scan
+from embbench.embeddings._plain import Plain
+from embbench.embeddings._vetting import DAMAGED, reason, refuse_other_content, vet
 
 
-def _latin1(text: str, encoding: str = "latin1") -> bytes:
-    """How protocol 2 writes bytes: ``_codecs.encode(text, 'latin1')`` and nothing else."""
-    if encoding != "latin1":
-        raise pickle.UnpicklingError(f"expected latin1 bytes, found encoding {encoding!r}")
-    return text.encode("latin1")
-
-
-class _Restricted(pickle.Unpickler):
-    table = _allowed()
+class _Data(Inert):
+    """Reads nothing but data: what :class:`Inert` would keep as a placeholder is refused."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """The permitted object of that name."""
-        if (module, name) not in self.table:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which data never needs")
-        return self.table[module, name]
+        """The permitted function or name."""
+        if (module, name) not in DATA and (module, name) != ("numpy", "ndarray"):
+            raise UnpicklingError(f"it asks for {module}.{name}, which data never needs")
+        return super().find_class(module, name)
 
-
-# what unpicklers raise on bytes that are no pickle, or one cut short
-DAMAGED = (pickle.UnpicklingError, AttributeError, AssertionError, EOFError, ImportError, LookupError, OSError)
-DAMAGED += (OverflowError, RuntimeError, TypeError, ValueError)
+    def persistent_load(self, pid: Any) -> Storage:
+        """Refuse: only torch files hold storages."""
+        raise UnpicklingError("it refers to what lies outside the file")
 
 
 def read_pickle(path: Path) -> Any:
-    """The data in a pickle file.
+    """The data in a pickle file, arrays in the machine's byte order, subclasses of dict as dict.
 
     Raises
     ------
     UserError
-        Not a pickle, truncated, or it names anything but containers, numbers, strings and numpy arrays; nothing of it
-        has been run then.
+        Not a pickle, truncated, or it names anything but containers, numbers, strings and numpy arrays, or would
+        exhaust memory or stack; nothing of it has been run then.
     """
+    refuse_other_content(path)
     try:
         with path.open("rb") as file:
-            return _Restricted(file).load()
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                scan(data)
+            return Plain()(_Data(file, encoding="latin1").load())
     except DAMAGED as error:
         raise UserError(
-            f"{path}: expected a pickle of plain containers and numpy arrays, refused or unreadable: {error}; "
+            f"{path}: expected a pickle of plain containers and numpy arrays, refused or unreadable: {reason(error)}; "
             "save the table as .npz or .csv instead"
         ) from error
 
@@ -81,12 +57,22 @@ def read_torch(path: Path) -> Any:
     Raises
     ------
     UserError
-        Not a torch file, truncated, or it holds more than tensors and plain containers.
+        What `vet` refuses, or it holds more than tensors and plain containers.
     """
     import torch
 
+    vet(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except DAMAGED as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path}: expected a torch file of tensors, refused or unreadable: {reason}") from error
+        found, text = reason(error), str(error)
+        if "weights_only" in text:
+            # torch's own words are twelve lines which advise to load it all the same
+            if name := re.search(r"GLOBAL ([\w.]{1,200})", text):
+                raise UserError(
+                    f"{path}: expected tensors alone, found {name[1]}; nothing of it was run. Is it a whole training "
+                    "state? take the file of weights, or .safetensors"
+                ) from error
+            line = re.search(r"WeightsUnpickler error: ([^\n]{1,200})", text)
+            found = line[1] if line else "a pickle of another kind"
+        raise UserError(f"{path}: expected a torch file of tensors, unreadable: {found}; download it again") from error

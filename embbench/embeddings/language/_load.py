@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from embbench.core import UserError
-from embbench.embeddings._pickle import DAMAGED
+from embbench.embeddings._vetting import DAMAGED
 from embbench.embeddings.language._folder import Recipe
 
 LENGTH = 512  # tokens, where neither model nor tokenizer says how many they take

@@ -9,20 +9,19 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from embbench.core import UserError
+from embbench.embeddings.models._bert import SIZES, bert
 from embbench.embeddings.models._geneformer import CORPORA, STEMS, Words, find_dictionaries, repository_of
 from embbench.embeddings.models._model import CellModel
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from embbench.embeddings.models._checkpoint import Tensors
     from embbench.embeddings.models._layers import Block, Norm
     from embbench.embeddings.models._panel import AnyCase, Panel
     from embbench.embeddings.models._run import Batch, Cell
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 CHOICES = {"readout": ("mean", "cls"), "depth": ("cell", "vocabulary"), "ties": ("stable", "token", "quicksort")}
-SIZES = ("hidden_size", "num_attention_heads", "num_hidden_layers", "intermediate_size", "max_position_embeddings")
 UNUSED = ("cls.", "bert.pooler.", "pooler.", "bert.embeddings.position_ids", "embeddings.position_ids")
 
 
@@ -149,7 +148,7 @@ class Geneformer(CellModel):
             )
         path = self._weights()
         t = Tensors("Geneformer", path, read_state(path)).ignore(*UNUSED).strip("bert.")
-        encoder = _encoder(t, config, len(words.vocabulary))
+        encoder = bert(t, config, len(words.vocabulary))
         t.finish()
         aliases = AnyCase(words.mapping)
         return Network(words, aliases, *encoder, self.readout, self.depth, self.ties, longest)
@@ -178,29 +177,6 @@ def _check(path: Path, config: dict[str, Any], tokens: Path, words: int) -> None
             f"{path}: expected vocab_size {words}, the tokens of {tokens}, found {config.get('vocab_size')!r}; a model "
             "goes with the dictionaries of its own corpus: corpus=gc30M (V1), gc95M or gc104M (V2)"
         )
-
-
-def _encoder(t: Tensors, config: dict[str, Any], words: int) -> tuple[Tensor, Tensor, Norm, tuple[Block, ...]]:
-    """Word vectors, position vectors with that of token type 0 added, their norm, and the layers."""
-    from embbench.embeddings.models._layers import Block, attention, linear, norm
-
-    d, heads, layers, inner, positions = (config[key] for key in SIZES)
-    eps = float(config.get("layer_norm_eps", 1e-12))  # the default of BertConfig
-    found = t.count("encoder.layer.{}.")
-    if found != layers:
-        raise t.error(f"config.json says {layers} layers, found {found}")
-    blocks = []
-    for i in range(layers):
-        at = f"encoder.layer.{i}."
-        keys = tuple(f"{at}attention.self.{name}" for name in ("query", "key", "value"))
-        attend = attention(t, keys, f"{at}attention.output.dense", d, heads)
-        norms = [norm(t, f"{at}{where}output.LayerNorm", d, eps) for where in ("attention.", "")]
-        up, down = linear(t, f"{at}intermediate.dense", inner, d), linear(t, f"{at}output.dense", d, inner)
-        blocks.append(Block(attend, norms[0], up, down, norms[1], config["hidden_act"], post=True))
-    table = t.take("embeddings.word_embeddings.weight", words, d)
-    kinds = t.take("embeddings.token_type_embeddings.weight", None, d)
-    start = t.take("embeddings.position_embeddings.weight", positions, d) + kinds[0]
-    return table, start, norm(t, "embeddings.LayerNorm", d, eps), tuple(blocks)
 
 
 @dataclass(frozen=True)

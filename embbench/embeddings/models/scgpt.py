@@ -102,8 +102,9 @@ def _vocabulary(path: Path) -> tuple[str, ...]:
 
     table = read_json(path)
     names = sorted(table, key=lambda name: table[name] if isinstance(table[name], int) else -1)
-    if [table[name] for name in names] != list(range(len(names))):
-        raise UserError(f"{path}: expected tokens numbered 0 to {len(table) - 1}, found gaps, repeats or no numbers")
+    if not names or [table[name] for name in names] != list(range(len(names))):
+        found = "gaps, repeats or no numbers" if names else "no token"
+        raise UserError(f"{path}: expected tokens numbered 0 to {max(len(table) - 1, 0)}, found {found}")
     return (*names, *(s for s in SPECIAL if s not in table))
 
 
