@@ -291,7 +291,7 @@ def _check_entry(where: str, facts: Any, allowed: set[str]) -> None:
         found = ", ".join(map(str, facts)) if isinstance(facts, dict) else type(facts).__name__
         raise UserError(f"{where} needs 'impl' and may have {', '.join(sorted(allowed))}, found {found}")
     for name, value in facts.items():
-        kind = dict if name in ("params", "test") else list if name in ("requires", "trained_on") else str
+        kind: type = dict if name in ("params", "test") else list if name in ("requires", "trained_on") else str
         kind = int if name == "dim" else kind
         if not isinstance(value, kind):
             raise UserError(f"{where}: {name} must be a {KIND_NAMES[kind]}, found {value!r}")

@@ -138,7 +138,7 @@ def test_killed_three_times_the_grid_ends_as_if_undisturbed(bench: ModuleType, t
 
 THREADS = """
 import sys
-from embbench.grid.schedule import one_thread
+from embbench.grid.threads import one_thread
 with one_thread():
     assert "torch" not in sys.modules
     import faiss, torch

@@ -44,7 +44,7 @@ def bring(source: Source, record: Fetched, wanted: Mapping[str, str], mirror: st
             f"cannot write {stage}: {error.strerror or error}; point EMBBENCH_HOME to a folder to write to"
         ) from error
     finally:
-        begun = [p for p in stage.iterdir() if p.suffix == ".part" and p.stat().st_size]
+        begun = [p for p in (stage.iterdir() if stage.is_dir() else ()) if p.suffix == ".part" and p.stat().st_size]
         if finished or not begun:
             shutil.rmtree(stage, ignore_errors=True)
 

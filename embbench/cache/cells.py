@@ -16,7 +16,7 @@ import numpy as np
 from scipy import sparse
 
 from embbench.cache.keys import array_digest, digest
-from embbench.cache.store import FORMAT, SEAL, DamagedFileError, check_seal, replacing, seal, versions
+from embbench.cache.store import FORMATS, SEAL, DamagedFileError, check_seal, replacing, seal, versions
 from embbench.core import Counts, UserError
 
 KIND = "cells"
@@ -25,6 +25,7 @@ A, B, BOTH = 0, 1, 2  # values of `half`; -1 for perturbed cells
 HALVES = {"A": (A, BOTH), "B": (B, BOTH), "all": (A, B, BOTH)}
 TYPES = {"row": np.int32, "context": np.int32, "half": np.int8, "batch": np.int32, "total": np.float64}
 SCALE = 1e4  # counts per cell after scaling
+ROUNDING = 1e-3  # float32 logarithms move a count by less than this share; told counts need not be whole
 _CHUNK = 1 << 16
 _BLOCK = 1 << 22
 _GAP = 1 << 12  # stored values between two wanted cells that are cheaper to read than to skip
@@ -72,14 +73,27 @@ class H5Cells:
         cells, total = self._sparse(chosen), self._file()[1]["total"][chosen]
         known = np.repeat(total, np.diff(cells.indptr))
         linear = np.expm1(cells.data.astype(np.float64))
-        raw = np.rint(linear * known / SCALE)
-        cells.data = np.where(np.isfinite(known), raw, linear).astype(np.float32)
+        raw = linear * known / SCALE
+        whole = np.abs(raw - np.rint(raw)) <= ROUNDING * np.maximum(raw, 1)
+        cells.data = np.where(np.isfinite(known), np.where(whole, np.rint(raw), raw), linear).astype(np.float32)
         return Counts(cells, self.genes, total)
 
     def names(self, context: int, half: str = "A") -> np.ndarray:
-        """Names of control cells in the source file, shape (m,), str, in source order."""
+        """Names of control cells in the source file, shape (m,), str, in source order.
+
+        Raises
+        ------
+        UserError
+            A name repeats anywhere in the file: it would not say which cell is meant.
+        """
         file, _ = self._file()
-        return np.char.decode(file["name"][...][self._controls(context, half)], "utf-8")
+        names = file["name"][...]
+        if repeats := len(names) - len(np.unique(names)):
+            raise UserError(
+                f"{self.path}: cell names must be unique to be looked up, found {repeats} repeats; "
+                "make them unique (adata.obs_names_make_unique) and import the file again"
+            )
+        return np.char.decode(names[self._controls(context, half)], "utf-8")
 
     def _controls(self, context: int, half: str) -> np.ndarray:
         if half not in HALVES:
@@ -166,9 +180,12 @@ def open_cells(path: Path) -> h5py.File:
     except OSError as error:
         raise DamagedFileError(f"{path}: not a readable HDF5 file: {error}") from error
     found = (file.attrs.get("embbench-type"), int(file.attrs.get("embbench-version", 0)))
-    if found != (KIND, FORMAT) or not file.attrs.get("complete", False):
+    if found == (KIND, 1):
         file.close()
-        raise DamagedFileError(f"{path}: expected a complete {KIND} file of version {FORMAT}, found {found}")
+        raise DamagedFileError(f"{path}: written by an older embbench; import the screen again")
+    if found != (KIND, FORMATS[KIND]) or not file.attrs.get("complete", False):
+        file.close()
+        raise DamagedFileError(f"{path}: expected a complete {KIND} file of version {FORMATS[KIND]}, found {found}")
     return file
 
 
@@ -222,7 +239,12 @@ class CellsWriter:
         facts = {"genes": self.genes, "cells": len(columns["row"])}
         content = [facts, {name: sha.hexdigest() for name, sha in self._sha.items()}]
         key = digest([content, array_digest(*columns.values())])
-        attributes = {"embbench-type": KIND, "embbench-version": FORMAT, "attributes": json.dumps(facts), "digest": key}
+        attributes = {
+            "embbench-type": KIND,
+            "embbench-version": FORMATS[KIND],
+            "attributes": json.dumps(facts),
+            "digest": key,
+        }
         self.file.attrs.update({**attributes, "written-with": json.dumps(versions()), "complete": True})
         return key
 

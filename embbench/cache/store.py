@@ -27,6 +27,7 @@ import numpy as np
 from embbench.core import UserError
 
 FORMAT = 1
+FORMATS = {"cells": 2}  # of kinds that changed: cells of version 1 had no totals and no names
 SEAL = 512  # bytes of the user block
 MAGIC = b"embbench artefact, sha256 and number of the bytes after this block: "
 TEMPORARY = re.compile(r"\..+\.([0-9a-f]{6})-(\d+)-(\d+)\.[^.]+\.tmp")
@@ -246,8 +247,9 @@ def read_h5(path: Path, kind: str) -> tuple[dict[str, np.ndarray], dict[str, Any
             if not file.attrs.get("complete", False):
                 raise DamagedFileError(f"{path}: incomplete file (no 'complete' mark)")
             found = (file.attrs.get("embbench-type"), int(file.attrs.get("embbench-version", 0)))
-            if found != (kind, FORMAT):
-                raise DamagedFileError(f"{path}: expected a {kind} file of version {FORMAT}, found {found}")
+            version = FORMATS.get(kind, FORMAT)
+            if found != (kind, version):
+                raise DamagedFileError(f"{path}: expected a {kind} file of version {version}, found {found}")
             attributes = json.loads(file.attrs["attributes"])
             arrays = {name: _read(item) for name, item in file.items()}
     except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:

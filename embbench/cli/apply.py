@@ -37,7 +37,7 @@ def predict(
     from embbench.core import UserError
     from embbench.grid.apply import check_unchanged, find_run, refit
     from embbench.grid.results import check_folder
-    from embbench.grid.schedule import one_thread
+    from embbench.grid.threads import one_thread
 
     if out.suffix != ".h5ad":
         raise UserError(f"--out {out}: expected a file that ends in .h5ad")
@@ -146,7 +146,7 @@ def explain(
     """Show the training perturbations that a smoother's prediction is made of."""
     from embbench.grid.apply import check_unchanged, find_run
     from embbench.grid.apply import explain as shares_of
-    from embbench.grid.schedule import one_thread
+    from embbench.grid.threads import one_thread
 
     paths = registry_paths(registry)
     found, config = find_run(_folder(results, run), run)

@@ -88,8 +88,8 @@ def describe_screen(
     """Conditions, contexts, cells, effect sizes, and the coverage of every static embedding."""
     from embbench.grid.describe import coverage, describe
     from embbench.grid.names import registry_of
-    from embbench.grid.schedule import one_thread
     from embbench.grid.screens import screen
+    from embbench.grid.threads import one_thread
 
     data = screen(name, genes, paths := registry_paths(registry))
     found = describe(data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +12,7 @@ from embbench.cli._shared import RegistryOption, registry_paths, say, show, spli
 
 if TYPE_CHECKING:
     from embbench.core import Embedding
-    from embbench.registry import Registry
+    from embbench.registry import Entry, Registry
 
 
 def extract(
@@ -45,8 +46,8 @@ def extract(
     import numpy as np
 
     from embbench.cache.home import home
+    from embbench.core import UserError
     from embbench.grid.names import registry_of
-    from embbench.grid.schedule import one_thread
     from embbench.grid.screens import screen
     from embbench.grid.validate import check_spec
     from embbench.grid.vectors import compute_embedding, wanted_names
@@ -62,14 +63,15 @@ def extract(
         "source": source,
         "encoder": encoder,
     }
+    if not split_list(model):
+        raise UserError(f"--model {model!r}: expected the name of an embedding (embbench list embeddings)")
     specs = [spelled(name, choices) for name in split_list(model) or []]
     for name in specs:
         check_spec(known, "embeddings", name)
     data, records = screen(dataset, genes, paths), []
     for name in specs:
         fetch_weights(known, name, accept=accept_licence, mirror=mirror)
-        with one_thread():  # as a grid does: the same bits
-            table = compute_embedding(known, name, data, np.arange(len(data)))
+        table = compute_embedding(known, name, data, np.arange(len(data)))
         wanted = set(wanted_names(table.entity, data))
         hits = len(wanted & set(table.names.tolist()))
         records.append(
@@ -94,19 +96,25 @@ def spelled(name: str, choices: dict[str, Any]) -> str:
     >>> spelled("aido-cell-10m", {"level": "gene", "layer": 8, "cells": None, "checkpoint": "a:b"})
     "aido-cell-10m:level=gene:layer=8:checkpoint='a:b'"
     """
-    given = ((k, str(v)) for k, v in choices.items() if v is not None)
-    return name + "".join(f":{k}={quoted(v)}" for k, v in given)
+    given = ((k, v) for k, v in choices.items() if v is not None)
+    return name + "".join(f":{k}={quoted(v) if isinstance(v, str) else v}" for k, v in given)
 
 
 def quoted(value: str) -> str:
-    """A value of a spec, in quotes where a colon would end it.
+    """Text as the value of a spec, in quotes where a colon would end it or YAML would read it as something else.
 
     Examples
     --------
-    >>> quoted("hf:org/name@main"), quoted("http://localhost:80/x")
-    ('hf:org/name@main', "'http://localhost:80/x'")
+    >>> quoted("hf:org/name@main"), quoted("http://localhost:80/x"), quoted("2024_01")
+    ('hf:org/name@main', "'http://localhost:80/x'", "'2024_01'")
     """
-    return f"'{value}'" if ":" in value.removeprefix("hf:") else value
+    import yaml
+
+    plain = ":" not in value.removeprefix("hf:")
+    with contextlib.suppress(yaml.YAMLError):
+        plain = plain and yaml.safe_load(value) == value
+        return value if plain else "'" + value.replace("'", "''") + "'"
+    return "'" + value.replace("'", "''") + "'"
 
 
 def fetch_weights(known: Registry, name: str, *, accept: bool, mirror: str | None) -> None:
@@ -129,16 +137,24 @@ def fetch_weights(known: Registry, name: str, *, accept: bool, mirror: str | Non
     for where, files in fetched() if fetched else ():
         if is_remote(where):
             entry = spec.entry
+            own = where in {str(v) for v in spec.overrides.values()}  # weights that the user named, not the entry's
+            restricted = next((e.restricted for e in known.entries("embeddings") if _same_source(e, where)), "")
             fetch(
                 where,
                 files,
                 name=entry.name,
-                licence=entry.licence,
-                restricted=entry.restricted,
+                licence="not known to embbench: see their source" if own else entry.licence,
+                restricted=restricted if own else entry.restricted,
                 accept=accept,
                 mirror=mirror,
                 say=say,
             )
+
+
+def _same_source(entry: Entry, where: str) -> bool:
+    """Whether an entry with a restricted licence comes from the repository or address ``where``, at any revision."""
+    repository = where.partition("@")[0]
+    return bool(entry.restricted) and any(str(v).partition("@")[0] == repository for v in entry.params.values())
 
 
 def _convergence(name: str, table: Embedding) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 from scipy import sparse
 from scipy.sparse.csgraph import minimum_spanning_tree
-from scipy.stats import rankdata
 
 from embbench.core import UserError
 
@@ -109,6 +108,8 @@ def pair_auc(vectors: np.ndarray, positive: np.ndarray, negative: np.ndarray) ->
     >>> pair_auc(np.array([[1.0], [2.0], [-1.0]]), np.array([[0, 1]]), np.array([[0, 2]]))
     1.0
     """
+    from scipy.stats import rankdata  # a second of imports, which the list of embeddings need not wait for
+
     both = np.concatenate([positive, negative])
     ranks = rankdata(np.einsum("ij,ij->i", vectors[both[:, 0]], vectors[both[:, 1]], dtype=np.float64))
     p, q = len(positive), len(negative)

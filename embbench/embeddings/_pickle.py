@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import re
+import warnings
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -63,7 +64,9 @@ def read_torch(path: Path) -> Any:
 
     vet(path)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():  # torch remarks on the pickle's protocol before it refuses the file
+            warnings.simplefilter("ignore", UserWarning)
+            return torch.load(path, map_location="cpu", weights_only=True)
     except DAMAGED as error:
         found, text = reason(error), str(error)
         if "weights_only" in text:

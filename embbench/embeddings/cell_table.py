@@ -16,7 +16,8 @@ class CellTable(ExtractorDefaults):
     """Mean vector of each context's half-A control cells, looked up by cell name.
 
     Cells are matched by the names (barcodes) that they had in the imported file. Control cells without a finite vector
-    are left out; a context without any has no vector.
+    are left out; a context without any has no vector. What the vectors were fitted on is the table's own affair: an
+    ``obsm`` of scVI or PCA has usually seen perturbed and held-out cells.
 
     Parameters
     ----------
@@ -72,4 +73,4 @@ class CellTable(ExtractorDefaults):
                 f"file, found none of {asked}; its first names are {', '.join(raw.names[:3])}"
             )
         facts = {"source": self.path.name, "control_cells": asked, "with_vector": used, "uses_query_controls": True}
-        return pick(names, known, np.stack(means), self.entity, {**facts, "holds": "controls"})
+        return pick(names, known, np.stack(means), self.entity, facts)

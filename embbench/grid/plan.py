@@ -255,7 +255,7 @@ def unmet(registry: Registry, data: PerturbationDataset, run: Run, train: np.nda
     if why and len(settings(registry.parse("heads", run.head))) > 1:
         return f"selection by {run.select} is not defined on {data.name}: {why}"
     for text in (*run.blocks(), *([run.context_embedding] if run.context_embedding != "none" else [])):
-        if why := _unusable(registry, data, text, train, context=text == run.context_embedding):
+        if why := _unusable(registry, data, text, train, run):
             return why
     if run.strict_context and run.context_embedding != "none":
         table = compute_embedding(registry, run.context_embedding, data, train, strict=True)
@@ -264,11 +264,12 @@ def unmet(registry: Registry, data: PerturbationDataset, run: Run, train: np.nda
     return ""
 
 
-def _unusable(registry: Registry, data: PerturbationDataset, text: str, train: np.ndarray, *, context: bool) -> str:
+def _unusable(registry: Registry, data: PerturbationDataset, text: str, train: np.ndarray, run: Run) -> str:
+    context = text == run.context_embedding
     spec = registry.parse("embeddings", text)
     inner = spec.overrides.get("of")
     if isinstance(inner, str) and spec.entry.load().entity == "any":
-        return _unusable(registry, data, inner, train, context=context)
+        return _unusable(registry, data, inner, train, replace(run, context_embedding=inner if context else "none"))
     try:
         entity = spec.alone().entity
     except UserError as error:
@@ -278,9 +279,12 @@ def _unusable(registry: Registry, data: PerturbationDataset, text: str, train: n
     if not context and entity not in ("any", data.entity_type):
         return f"embedding {text} holds {entity}s, the dataset perturbs {data.entity_type}s"
     try:
-        table = compute_embedding(registry, text, data, train)
+        table = compute_embedding(registry, text, data, train, strict=run.strict_context)
     except UserError as error:
         return str(error)
+    queried = set(data.context.tolist()) - set(data.context[train].tolist())
+    if table.contexts is not None and queried and not queried & set(table.contexts.tolist()):
+        return f"--strict-context closes the controls of {', '.join(sorted(queried))}: no {text} vector there"
     known = set(wanted_names(table.entity if table.entity == "context" else data.entity_type, data))
     if not known & set(table.names.tolist()):
         return f"embedding {text} has no vector for any of the {len(known)} names of {data.name}"

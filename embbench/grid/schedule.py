@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 import threading
 import time
 import warnings
@@ -25,11 +24,10 @@ from embbench.grid.plan import Planned, metric_names, plan
 from embbench.grid.results import Results, place
 from embbench.grid.score import metrics_of, score_run
 from embbench.grid.screens import screen, split_of
+from embbench.grid.threads import THREADS, one_thread
 
 if TYPE_CHECKING:
     from embbench.grid.config import Grid
-
-THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
 
 @dataclass(frozen=True)
@@ -227,31 +225,6 @@ def run_task(task: list[Planned], errand: Errand) -> list[Outcome]:
     """All runs of one task, in a worker."""
     with one_thread():
         return [run_one(planned, errand) for planned in task]
-
-
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """One thread for BLAS, torch and faiss: the number of threads can change the last bit of a sum.
-
-    The environment is for libraries that are loaded later (torch takes seconds), the limits for those that are there.
-    """
-    from threadpoolctl import threadpool_limits
-
-    torch, environment = sys.modules.get("torch"), {name: os.environ.get(name) for name in THREADS}
-    threads = torch.get_num_threads() if torch else 1
-    if torch:
-        torch.set_num_threads(1)
-    os.environ.update(dict.fromkeys(THREADS, "1"))
-    try:
-        with threadpool_limits(1):
-            yield
-    finally:
-        if torch:
-            torch.set_num_threads(threads)
-        for name, value in environment.items():
-            os.environ.pop(name)
-            if value is not None:
-                os.environ[name] = value
 
 
 def run_one(planned: Planned, errand: Errand) -> Outcome:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,10 @@ import numpy as np
 from embbench.cache.home import home
 from embbench.cache.keys import REVISION, array_digest, code_of, digest
 from embbench.cache.store import DamagedFileError, lock, read_h5, read_whole, write_h5
-from embbench.core import ContextExtractor, Embedding, PerturbationDataset, UserError, view_cells
-from embbench.registry import Registry, Spec
+from embbench.cache.weights import is_remote
+from embbench.core import CellView, ContextExtractor, Embedding, PerturbationDataset, UserError, view_cells
+from embbench.grid.threads import one_thread
+from embbench.registry import FILES, Registry, Spec
 
 
 def component_facts(spec: Spec, without: frozenset[str] = frozenset()) -> dict[str, Any]:
@@ -24,21 +26,25 @@ def component_facts(spec: Spec, without: frozenset[str] = frozenset()) -> dict[s
     Components that read files list them with ``files()``; a parameter that names one of them is left out: moving or
     renaming a file moves no key. So are those that a component calls ``unkeyed``, and ``without``.
     """
-    out = {"of", *without, *getattr(spec.entry.load(), "unkeyed", ())}
+    kind = spec.entry.load()
+    made: Any = spec.alone() if hasattr(kind, "files") or getattr(kind, "unkeyed", False) else None
+    out = {"of", *without, *getattr(made, "unkeyed", ())}
     params = {k: v for k, v in {**spec.entry.params, **spec.overrides}.items() if k not in out}
     facts: dict[str, Any] = {"impl": spec.entry.impl, "code": code_of(spec.entry.module)}
-    if hasattr(spec.entry.load(), "files"):
-        files = tuple(spec.alone().files())
+    if hasattr(kind, "files"):
+        files = tuple(made.files())
         facts["files"] = [file_digest(path) for path in files]
-        params = {k: v for k, v in params.items() if not _names_one(v, files)}
+        params = {k: v for k, v in params.items() if not _names_one(k, v, files)}
     return {**facts, "params": params}
 
 
-def _names_one(value: object, files: tuple[Path, ...]) -> bool:
+def _names_one(name: str, value: object, files: tuple[Path, ...]) -> bool:
+    """Whether a parameter says where one of the files lies; only those of `FILES` may do so by a folder or address."""
     if not isinstance(value, str) or not value:
         return False
     path = Path(value).expanduser()
-    return path in files or any(path in file.parents for file in files if file.is_absolute() == path.is_absolute())
+    inside = any(path in file.parents for file in files if file.is_absolute() == path.is_absolute())
+    return path in files or (name in FILES and (inside or is_remote(value)))
 
 
 def file_digest(path: Path) -> str:
@@ -101,7 +107,7 @@ def compute_embedding(
         raise UserError(f"embedding {text!r} needs control cells; {data.name} has none (condition-level data)")
     wanted = wanted_names(extractor.entity, data, extra)
     if extractor.by_context:
-        return _by_context(spec, extractor, data, _view(extractor.reads, data, train_rows, strict=strict)[0], wanted)
+        return _by_context(spec, extractor, data, train_rows, wanted, strict=strict)
     facts = [component_facts(spec), {"revision": REVISION}]
     names = wanted if extractor.names_matter or extractor.needs_names else None
     train = None
@@ -114,22 +120,51 @@ def compute_embedding(
     return cached(spec, facts, lambda: extractor.compute(names, train))
 
 
+@dataclass(frozen=True)
+class _Pooled:
+    """A pooled table, equal to another one when their keys are."""
+
+    key: str
+    make: Callable[[], Embedding] = field(compare=False)
+
+
+@functools.lru_cache(maxsize=8)
+def _pooled(table: _Pooled) -> Embedding:
+    """Pooling passes over all contexts' tensors: once for the runs of a fold, not once per run."""
+    return table.make()
+
+
 def _by_context(
     spec: Spec,
     extractor: ContextExtractor,
     data: PerturbationDataset,
-    view: PerturbationDataset,
+    rows: np.ndarray,
     wanted: tuple[str, ...],
+    *,
+    strict: bool,
 ) -> Embedding:
     """Each context's tensor from the cache or computed, whatever the fold; pooled for this one."""
-    facts = [component_facts(spec, frozenset({"mode"})), {"revision": REVISION}]
+    facts = component_facts(spec, frozenset({"mode"}))
     cells = data.meta.get("cells_digest") or data.meta["digest"]
-    tables = {}
-    for code in extractor.codes(view):
-        name = data.contexts[code]
-        key = [*facts, {"cells": cells, "context": name}]
-        tables[name] = cached(spec, key, functools.partial(extractor.one_context, view, code))
-    return extractor.pool(tables, wanted, view)
+
+    def make() -> Embedding:
+        view, _ = _view(extractor.reads, data, rows, strict=strict)
+        tables = {}
+        for code in extractor.codes(view):
+            name, panel = data.contexts[code], _panel(view, code)
+            key = [facts, {"revision": REVISION}, {"cells": cells, "panel": array_digest(panel), "context": name}]
+            tables[name] = cached(spec, key, functools.partial(extractor.one_context, view, code))
+        return extractor.pool(tables, wanted, view)
+
+    trained = sorted(set(data.context_codes[rows].tolist()))
+    home_and_data = [str(home("cache")), data.meta["digest"], trained, strict, array_digest(list(wanted))]
+    return _pooled(_Pooled(digest([component_facts(spec), home_and_data]), make))
+
+
+def _panel(view: PerturbationDataset, code: int) -> np.ndarray:
+    """Gene names of the cells' panel, which the digest of the cells does not name."""
+    empty = np.zeros(0, dtype=np.int64)
+    return view.genes if not isinstance(view.cells, CellView) else view.cells.counts(code, empty).genes
 
 
 def _view(
@@ -162,7 +197,9 @@ def cached(spec: Spec, facts: list[dict[str, Any]], compute: Any) -> Embedding:
         with lock(path):
             found = _read(path) if read_whole(path, "embedding") is not None else None  # a damaged one is set aside
             if found is None:
-                _write(path, spec, facts, compute())
+                with one_thread():  # whoever asks first: the API, a verb or a grid
+                    table = compute()
+                _write(path, spec, facts, table)
                 found = _read(path)
     if found is None:
         raise DamagedFileError(f"{path}: vanished right after it was written; is another program clearing the cache?")

@@ -205,6 +205,12 @@ def _check_files(folder: Path) -> None:
         raise UserError(
             f"{folder / 'config.json'}: expected a model_type, found {', '.join(list(config)[:6]) or 'nothing'}"
         )
+    width, heads = config.get("hidden_size"), config.get("num_attention_heads", 1)
+    if not isinstance(heads, int) or heads < 1 or (isinstance(width, int) and width % heads):
+        raise UserError(
+            f"{folder / 'config.json'}: expected num_attention_heads that divide hidden_size {width!r}, found "
+            f"{heads!r}; fetch the folder again"
+        )
     # the tokenizers library raises a bare Exception on bytes that are no JSON, so they are read here first
     if "tokenizer.json" in found and not isinstance(read_json(folder / "tokenizer.json").get("model"), dict):
         raise UserError(f"{folder / 'tokenizer.json'}: expected a tokenizer with a model, found none; fetch it again")

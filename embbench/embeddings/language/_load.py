@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,6 +34,7 @@ def load(folder: Path, types: Sequence[str] = ()) -> tuple[Any, Any]:
         Another kind of model, a damaged or unsafe file, a missing, extra or misshapen weight.
     """
     import torch
+    from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModel, AutoTokenizer
 
@@ -54,13 +56,21 @@ def load(folder: Path, types: Sequence[str] = ()) -> tuple[Any, Any]:
                 output_loading_info=True,
                 **options,
             )
-    except (*DAMAGED, SafetensorError) as error:
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        if reason.startswith(("Weights only", "Unable to load weights")):  # torch goes on to say how to run its code
-            reason = "its weights are no file of tensors alone; a pickle could run code and is not read"
-        raise UserError(f"encoder {folder}: cannot be loaded: {reason[:300]}; fetch the folder again") from error
+    except Exception as error:
+        # tokenizers raises bare ones on a damaged vocabulary; what is neither that nor damage goes on as it is
+        if isinstance(error, (*DAMAGED, SafetensorError, StrictDataclassError)) or type(error) is Exception:
+            raise UserError(f"encoder {folder}: cannot be loaded: {_reason(error)}; fetch the folder again") from error
+        raise
     _check_weights(folder, model, info)
     return tokenizer, model
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, in a line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    if lines[0].startswith(("Weights only", "Unable to load weights")):  # torch goes on to say how to run its code
+        return "its weights are no file of tensors alone; a pickle could run code and is not read"
+    return " ".join(lines[:2])[:300]
 
 
 def _check_weights(folder: Path, model: Any, info: dict[str, Any]) -> None:
@@ -88,14 +98,16 @@ def _check_weights(folder: Path, model: Any, info: dict[str, Any]) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep transformers' progress bars and reports off the screen; its settings are put back."""
+    """Keep transformers' progress bars, reports and warnings off the screen; its settings are put back."""
     from transformers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings():  # torch remarks on the protocol of pickles
+            warnings.simplefilter("ignore", UserWarning)
+            yield
     finally:
         logging.set_verbosity(level)
         if bars:

@@ -77,9 +77,11 @@ class DepthModel(CellModel):
         return (*super().files(), self.gene_list())
 
     def fetched(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
-        """The checkpoint and the gene list, unless a file of it is in place."""
-        source = GENE_LIST_URL if self.genes is None else self.genes
-        offered = is_remote(source) and self.gene_list() == local_file(source)
+        """The checkpoint and the gene list, unless a file of it is in place or the user's own weights are not."""
+        source, path = GENE_LIST_URL if self.genes is None else self.genes, self.gene_list()
+        offered = is_remote(source) and path == local_file(source)
+        if self.checkpoint is not None and not is_remote(self.checkpoint):
+            offered = offered and all(file.is_file() for file in self.files() if file != path)
         return (*super().fetched(), *([(source, ())] if offered else []))
 
     def network(self) -> Network:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 LEVELS = ("static", "gene", "cell")
 MODES = ("pooled", "per_context")
 PRECISIONS = ("float32", "bfloat16", "float16")
+UNTOLD = {"layer": None, "metacells": None, "mode": "pooled", "cells": 1000, "precision": "float32"}  # no use to static
 
 
 class CellModel(ExtractorDefaults):
@@ -80,9 +81,11 @@ class CellModel(ExtractorDefaults):
             ("metacells", size, 2),
         ):
             _whole(name, label, number, least)
-        if level == "static" and layer is not None:
+        told = {"layer": layer, "metacells": metacells, "mode": mode, "cells": cells, "precision": precision}
+        idle = {k for k, v in told.items() if v != UNTOLD[k]} & (set(UNTOLD) if level == "static" else {"mode"})
+        if idle and level != "gene":
             raise ValueError(
-                f"{name}: layer {layer} needs level=gene or level=cell; static vectors come before layer 0"
+                f"{name}: {', '.join(sorted(idle))} say nothing to level={level}; give level=gene with them"
             )
         self.checkpoint = None if checkpoint is None else str(checkpoint)
         self.level, self.layer, self.mode, self.cells, self.seed = level, layer, mode, cells, int(seed)
@@ -169,19 +172,20 @@ class CellModel(ExtractorDefaults):
             raise UserError(f"{self.title}: context {context!r} of {train.name!r} has no control cell in half A")
         chosen = sample(view.n_controls(code), self.cells, self.seed, context)
         if self.metacells is None:
-            means = self.means(lambda positions: view.counts(code, chosen[positions]), len(chosen))
+            order = generator("order", self.seed, context).permutation(len(chosen))  # a file is often sorted by batch
+            means = self.means(lambda at: view.counts(code, np.sort(chosen[order[at]])), len(chosen), keep=False)
         else:
             grouped = metacells(view.counts(code, chosen), self.metacells, self.seed)
-            means = self.means(lambda positions: grouped.rows(positions), len(grouped))
+            means = self.means(grouped.rows, len(grouped), keep=False)
         facts = {**self._facts(), "cells": len(chosen), "split_half": means.convergence}
         if self.level == "cell":
-            vector = means.cells.mean(axis=0, dtype=np.float64)[None].astype(np.float32)
-            return Embedding(text_array([context]), vector, "context", None, facts, np.array([float(len(means.cells))]))
+            vector = means.cell_mean[None].astype(np.float32)
+            return Embedding(text_array([context]), vector, "context", None, facts, np.array([float(len(chosen))]))
         names = np.array(gene_names(self.network().vocabulary))[means.index]
         return Embedding(names, means.mean.astype(np.float32), "gene", None, facts, means.count)
 
-    def means(self, read: Callable[[np.ndarray], Counts], cells: int) -> Means:
-        """Gene means and cell vectors of ``cells`` cells that ``read`` gives by position (k,).
+    def means(self, read: Callable[[np.ndarray], Counts], cells: int, *, keep: bool = True) -> Means:
+        """Gene means and, to ``keep``, cell vectors of ``cells`` cells that ``read`` gives by position (k,).
 
         Raises
         ------
@@ -191,7 +195,7 @@ class CellModel(ExtractorDefaults):
         from embbench.embeddings.models._run import Settings, feed
 
         how = Settings(self.layer, self.precision, self.device, self.batch)
-        return feed(self.network(), self.title, read, cells, how)
+        return feed(self.network(), self.title, read, cells, how, keep=keep)
 
     def pool(
         self, tables: Mapping[str, Embedding], names: Sequence[str] | None, train: PerturbationDataset
@@ -205,7 +209,7 @@ class CellModel(ExtractorDefaults):
         facts = {**self._facts(), "split_half": {c: t.provenance.get("split_half", {}) for c, t in tables.items()}}
         if self.level == "gene" and self.mode == "pooled":
             return weighted(tables, names, {**facts, "contexts": list(tables)})
-        facts["uses_query_controls"] = True
+        facts["uses_query_controls"] = bool(set(tables) - set(train.context.tolist()))
         if self.level == "gene":
             return side_by_side(tables, names, facts)
         return pick(names, list(tables), np.concatenate([t.matrix for t in tables.values()]), "context", facts)

@@ -6,6 +6,7 @@ import functools
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 from scipy import sparse
@@ -167,6 +168,7 @@ def metacells(counts: Counts, size: int | str, seed: int) -> Counts:
     seed : of the clustering.
     """
     m = len(counts)
+    counts = counts.rows(_by_content(counts.values))  # k-means starts from some of the cells: not from their order
     groups = max(1, m // size) if isinstance(size, int) else 1
     label = np.zeros(m, dtype=np.int64)
     if groups > 1:
@@ -183,6 +185,15 @@ def metacells(counts: Counts, size: int | str, seed: int) -> Counts:
     _, label = np.unique(label, return_inverse=True)
     member = sparse.csr_matrix((np.ones(m, np.float32), (label, np.arange(m))), shape=(int(label.max()) + 1, m))
     return Counts((member @ counts.values).tocsr(), counts.genes, member @ counts.total)
+
+
+def _by_content(values: sparse.csr_matrix) -> np.ndarray:
+    """An order of cells that their content decides, shape (m,)."""
+    ends = values.indptr
+    parts = [(values.indices[lo:hi].tobytes(), values.data[lo:hi].tobytes()) for lo, hi in pairwise(ends.tolist())]
+    return np.array(
+        sorted(range(len(parts)), key=lambda i: hashlib.sha256(b"".join(parts[i])).digest()), dtype=np.int64
+    )
 
 
 def stream_of(model: str, seed: int, gene: np.ndarray, value: np.ndarray) -> np.random.Generator:

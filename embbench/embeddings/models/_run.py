@@ -21,7 +21,7 @@ from embbench.embeddings.models._panel import Panel, columns_of, need_counts, pa
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 FIRST, LARGEST = 64, 1024  # cells of the first and of the largest chunk; doubling gives the convergence figure
 CPU_TOKENS = 9600  # 8 cells of 1,200 tokens: larger batches are no faster on a CPU and cost memory
-SHARE = 0.4  # of the free memory of an accelerator that the activations of a batch may take
+SHARE = 0.3  # of the memory of an accelerator that the activations of a batch may take
 
 
 @dataclass(frozen=True)
@@ -109,6 +109,11 @@ class Settings:
         name = self.device if self.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
         if name.startswith("cuda") and not torch.cuda.is_available():
             raise UserError(f"device {self.device!r}: expected a CUDA device, found none; use device=auto or cpu")
+        try:
+            torch.empty(0, dtype=torch.float64, device=name)  # sums are kept in float64, which mps does not have
+        except (RuntimeError, AssertionError, TypeError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"device {self.device!r}: expected auto, cpu or cuda, found: {reason}") from error
         return torch.device(name)
 
 
@@ -121,7 +126,8 @@ class Means:
     index : shape (p,), vocabulary numbers of genes seen.
     mean : shape (p, d), float64, mean row of each gene.
     count : shape (p,), float64, rows that the mean is over.
-    cells : shape (m, k), float32, one vector per cell in the order given.
+    cells : shape (m, k), float32, one vector per cell in the order given; (0, k) unless they are kept.
+    cell_mean : shape (k,), float64, mean of the cell vectors.
     convergence : cells used so far -> Pearson correlation of centred gene vectors between two halves of them; None
         where fewer than two genes are in both.
     """
@@ -130,10 +136,13 @@ class Means:
     mean: np.ndarray
     count: np.ndarray
     cells: np.ndarray
+    cell_mean: np.ndarray
     convergence: dict[str, float | None]
 
 
-def feed(network: Network, title: str, read: Callable[[np.ndarray], Counts], cells: int, how: Settings) -> Means:
+def feed(
+    network: Network, title: str, read: Callable[[np.ndarray], Counts], cells: int, how: Settings, *, keep: bool
+) -> Means:
     """Gene means and cell vectors of ``cells`` cells that ``read`` gives by ascending positions (k,).
 
     Raises
@@ -157,11 +166,18 @@ def feed(network: Network, title: str, read: Callable[[np.ndarray], Counts], cel
             f"{', '.join(map(str, first.genes[:3]))}"
         )
     wanted = np.unique(network.genes if network.everything else index)
-    return run(network, lambda at: panel_of(read(at), columns, index), cells, wanted, replace(how, layer=layer))
+    means = run(
+        network, lambda at: panel_of(read(at), columns, index), cells, wanted, replace(how, layer=layer), keep=keep
+    )
+    if not (np.isfinite(means.mean).all() and np.isfinite(means.cell_mean).all()):
+        raise UserError(f"{title}: activations overflow in {how.precision}; use precision=bfloat16 or float32")
+    return means
 
 
-def run(network: Network, panel: Callable[[np.ndarray], Panel], cells: int, index: np.ndarray, how: Settings) -> Means:
-    """Feed ``cells`` cells through a network; memory does not depend on their number.
+def run(
+    network: Network, panel: Callable[[np.ndarray], Panel], cells: int, index: np.ndarray, how: Settings, *, keep: bool
+) -> Means:
+    """Feed ``cells`` cells through a network; memory does not depend on their number unless they are kept.
 
     Parameters
     ----------
@@ -170,6 +186,7 @@ def run(network: Network, panel: Callable[[np.ndarray], Panel], cells: int, inde
     cells : how many there are.
     index : shape (p,), vocabulary numbers of the genes that rows are added up for.
     how : layer, precision, device, batch.
+    keep : return every cell's vector, not their mean alone.
     """
     device = how.where()
     placed = to(network, device=device)
@@ -177,27 +194,32 @@ def run(network: Network, panel: Callable[[np.ndarray], Panel], cells: int, inde
     place[index] = np.arange(len(index))
     sums: Tensor | None = None
     counts = torch.zeros(2, len(index), dtype=torch.float64, device=device)
-    vectors = np.empty((cells, 0), dtype=np.float32)
+    vectors, total = np.empty((0, 0), dtype=np.float32), np.zeros(0)
     convergence: dict[str, float | None] = {}
     with all_threads(), torch.inference_mode():
         for positions, tokenised in _ahead(network, panel, cells):
             for chosen in _batches(tokenised, network, how.batch, device):
                 group = [tokenised[i] for i in chosen]
                 rows, whole = _forward(placed, group, how, device)
+                found = whole.float().cpu().numpy()
                 if sums is None:
                     sums = torch.zeros(2, len(index), rows.shape[-1], dtype=torch.float64, device=device)
                     # one block for all cells: small arrays kept per batch would pin freed activations in the heap
-                    vectors = np.empty((cells, whole.shape[-1]), dtype=np.float32)
+                    vectors = np.empty((cells if keep else 0, found.shape[1]), dtype=np.float32)
+                    total = np.zeros(found.shape[1])
                 _add(sums, counts, rows, group, place, positions[chosen] % 2)
-                vectors[positions[chosen]] = whole.float().cpu().numpy()
-            if sums is not None:
-                convergence[str(positions[-1] + 1)] = _split_half(sums, counts)
+                total += found.sum(axis=0, dtype=np.float64)
+                if keep:
+                    vectors[positions[chosen]] = found
+            used = int(positions[-1]) + 1
+            if sums is not None and (used == cells or used & (used - 1) == 0):
+                convergence[str(used)] = _split_half(sums, counts)
     if sums is None:
         raise UserError("no control cell to feed to the model; import a screen with control cells")
     count = counts.sum(0).cpu().numpy()
     seen = count > 0
     mean = sums.sum(0).cpu().numpy()[seen] / count[seen, None]
-    return Means(index[seen], mean, count[seen], vectors, convergence)
+    return Means(index[seen], mean, count[seen], vectors, total / cells, convergence)
 
 
 @contextmanager
@@ -260,12 +282,12 @@ def _batches(cells: list[Cell], network: Network, batch: int | None, device: tor
 
 
 def _tokens(network: Network, device: torch.device) -> int:
-    """Tokens of a batch: fixed on the CPU, on an accelerator what its free memory holds."""
+    """Tokens of a batch: fixed on the CPU, on an accelerator a share of its memory (not of what is free just now)."""
     if device.type != "cuda":
         return CPU_TOKENS
-    free, _ = torch.cuda.mem_get_info(device)
+    _, memory = torch.cuda.mem_get_info(device)
     per_token = 4 * (10 * network.width + 3 * network.inner)  # float32: states, q, k, v, their copies, the inner map
-    return max(1, int(SHARE * free) // per_token)
+    return max(1, int(SHARE * memory) // per_token)
 
 
 def _collate(cells: list[Cell], pads: tuple[float, ...], device: torch.device) -> Batch:

@@ -139,6 +139,7 @@ def _network(
         value_norm=norm(t, "value_encoder.norm", d, EPSILON),
         blocks=tuple(blocks),
         pads=(vocabulary.index(str(arguments.get("pad_token", SPECIAL[0]))), float(arguments.get("pad_value", -2))),
+        cls=vocabulary.index(SPECIAL[1]),
         bins=int(arguments.get("n_bins", 51)),
         ties=choices[0],
         max_length=choices[1],
@@ -161,6 +162,7 @@ class Network:
     value_norm: Norm
     blocks: tuple[Block, ...]
     pads: tuple[int, float]
+    cls: int
     bins: int
     ties: str
     max_length: int
@@ -207,7 +209,7 @@ class Network:
             chosen = stream.permutation(len(gene)) if self.truncate == "random" else np.argsort(-value, kind="stable")
             kept = np.sort(chosen[:room])
             gene, bins = gene[kept], bins[kept]
-        token = np.concatenate([[self.vocabulary.index(SPECIAL[1])], gene])
+        token = np.concatenate([[self.cls], gene])
         return Cell(
             label=np.concatenate([[-1], gene]),
             fields=(token, np.concatenate([[self.pads[1]], bins]).astype(np.float32)),

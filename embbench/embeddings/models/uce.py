@@ -32,6 +32,7 @@ PROTEINS = {  # species of the published protein embeddings
     "macaca_mulatta": "Macaca_mulatta.Mmul_10",
 }
 EPSILON = 1e-5  # torch's LayerNorm default, which the published model uses
+BATCH = 25  # the official default, which decides the padding that soft_mask lets in
 
 
 class UCE(CellModel):
@@ -102,6 +103,8 @@ class UCE(CellModel):
                 f"for {sample_size}"
             )
         self.weights, self.species, self.heads, self.soft_mask = weights, species, heads, bool(soft_mask)
+        if soft_mask:  # its vectors depend on the batch, so the batch goes into their key
+            self.batch, self.unkeyed = self.batch or BATCH, frozenset({"device"})  # type: ignore[misc]
         self.sample_size, self.pad_length, self.chromosomes = sample_size, pad_length, chromosomes
 
     def files(self) -> tuple[Path, ...]:
