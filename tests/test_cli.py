@@ -102,7 +102,9 @@ def test_the_list_of_all_has_every_kind(tmp_path: Path) -> None:
         next(line for line in out.splitlines() if line.strip() == kind) for kind in KINDS
     ]
     assert "kang18" in out
-    assert "best_model.pt" in out  # what scgpt needs
+    told = good(embbench(tmp_path, "list --why scgpt"))
+    assert "best_model.pt" in told
+    assert "your file" in told
 
 
 def test_a_registered_name_that_cannot_be_loaded_is_listed(tmp_path: Path) -> None:

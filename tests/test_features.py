@@ -92,3 +92,16 @@ def test_bad_input():
         PCA(0)
     with pytest.raises(ValueError, match="finite matrix"):
         Standardise().fit(np.array([[np.nan, 1.0]]))
+
+
+@pytest.mark.parametrize("kind", [Standardise, PCA])
+def test_noise_columns_of_a_truncated_svd_are_constant(kind: type) -> None:
+    """A gene family without a training row leaves rounding there and a real value in the new row."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(30, 5))
+    X[:, 4] = 1e-13 * rng.normal(size=30)
+    new = rng.normal(size=(3, 5))
+    out = kind().fit(X).transform(new)
+    assert np.abs(out).max() < 20
+    without = kind().fit(X[:, :4]).transform(new[:, :4])
+    assert np.abs(np.abs(out[:, : without.shape[1]]) - np.abs(without)).max() < 1e-4

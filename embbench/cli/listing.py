@@ -17,6 +17,9 @@ def list_components(
     kind: Annotated[
         str, typer.Argument(help="embeddings, heads, datasets, splits, metrics, features, graphs or all")
     ] = "all",
+    why: Annotated[
+        str | None, typer.Option(help="Everything about one embedding: how to get it, licence, source.")
+    ] = None,
     registry: RegistryOption = None,
 ) -> None:
     """List components, their needs and why one cannot be used here."""
@@ -28,12 +31,16 @@ def list_components(
     if kind not in ("all", *KINDS):
         raise UserError(f"list {kind!r}: expected one of {', '.join(KINDS)}")
     loaded = registry_of(registry_paths(registry))
+    if why is not None:
+        typer.echo("\n".join(details(loaded.get("embeddings", why))))
+        return
     for each in KINDS if kind == "all" else (kind,):
         entries = loaded.entries(each)
         if each == "embeddings":
             typer.echo(each)
             for modality in MODALITIES:
                 _table(modality, [embedding_row(e) for e in entries if e.modality == modality])
+            typer.echo("fetch: embbench extract gets it; your file, pip install: embbench list --why NAME says what.")
             _table("other", [embedding_row(e) for e in entries if e.modality not in MODALITIES])
             continue
         records = [component_row(entry) for entry in entries]
@@ -66,38 +73,50 @@ def component_row(entry: Entry) -> dict[str, str]:
 
 
 def embedding_row(entry: Entry) -> dict[str, str]:
-    """One line about an embedding: name, what, width, what it holds and as of when, state, licence."""
-    licence = (
-        f"{entry.licence} ({entry.restricted}; accept with --accept-licence)" if entry.restricted else entry.licence
-    )
+    """One line about an embedding: name, width, what information it holds, whether it is ready, licence."""
     return {
         "name": _named(entry),
-        "what": entry.summary(),
         "dim": str(entry.dim or ""),
-        "holds": ", ".join(part for part in (entry.holds, entry.dated) if part),
-        "state": state(entry),
-        "licence": licence,
+        "holds": entry.holds,
+        "state": state(entry)[0],
+        "licence": f"{entry.licence} (to be accepted)" if entry.restricted else entry.licence,
     }
 
 
-def state(entry: Entry) -> str:
-    """``ready``, or what is missing and how to get it; nothing is computed and no network is used."""
+def details(entry: Entry) -> list[str]:
+    """The whole story of an embedding: what it is, as of when, how to get it, its licence and source."""
+    ready, how = state(entry)
+    told = {
+        "what": entry.summary(),
+        "state": f"{ready}: {how}" if how else ready,
+        "holds": ", as of ".join(part for part in (entry.holds, entry.dated) if part),
+        "width": str(entry.dim or "depends on its parameters or file"),
+        "licence": f"{entry.licence}; {entry.restricted}" if entry.restricted else entry.licence,
+        "source": entry.reference,
+        "defaults": ", ".join(f"{k}={v}" for k, v in entry.params.items()),
+    }
+    return [_named(entry), *(f"  {k}: {v}" for k, v in told.items() if v)]
+
+
+def state(entry: Entry) -> tuple[str, str]:
+    """``ready``, ``fetch``, ``your file`` or ``pip install``, and how; nothing is computed, no network is used."""
     from embbench.cache.weights import is_remote, status
     from embbench.core import UserError
 
     if entry.missing():
-        return f"missing: pip install {' '.join(entry.missing())}"
+        return "pip install", " ".join(entry.missing())
     if entry.argument == "of":
-        return entry.needs_file or "ready"
+        return ("your file", entry.needs_file) if entry.needs_file else ("ready", "")
     try:
         made = entry.make()
     except UserError:
-        return entry.needs_file or "needs parameters"
-    lacking = [(where, why) for where, files in _sources(made) if (why := status(where, files)) != "ready"]
-    if any(is_remote(where) for where, _ in lacking):
-        return f"{lacking[0][1]}; embbench extract --model {entry.name} fetches it, or: {entry.needs_file}"
+        return "your file", entry.needs_file or "needs parameters"
+    lacking = [where for where, files in _sources(made) if status(where, files) != "ready"]
+    if any(is_remote(where) for where in lacking):
+        how = f"embbench extract --model {entry.name}{' --accept-licence' if entry.restricted else ''}"
+        return "fetch", f"{how}; {entry.needs_file}" if entry.needs_file else how
     absent = [path for path in made.files() if not path.is_file()] if hasattr(made, "files") else []
-    return entry.needs_file if lacking or absent else "ready"
+    return ("your file", entry.needs_file) if lacking or absent else ("ready", "")
 
 
 def _sources(made: Any) -> Sequence[tuple[str, Sequence[str]]]:

@@ -6,9 +6,14 @@ from typing import Self
 
 import numpy as np
 
+NOISE = 1e-6
+
 
 class Scaler:
     """z-scores of columns in float64; a column that is constant over the fitted rows becomes 0 for every row.
+
+    Constant is what spreads less than `NOISE` times the widest column: a truncated SVD of gene families leaves such
+    columns where no fitted row belongs to the family.
 
     Examples
     --------
@@ -30,6 +35,8 @@ class Scaler:
         self.mean_ = X.mean(axis=0)
         variance = np.square(X - self.mean_).mean(axis=0)
         rounding = np.square(len(X) * np.finfo(np.float64).eps * self.mean_)  # variance that rounding alone can make
+        # vectors are float32: beside the widest column this is noise, which a new row's real value would blow up
+        rounding = np.maximum(rounding, NOISE**2 * variance.max())
         self.scale_ = np.where(variance > rounding, 1.0 / np.sqrt(np.where(variance > rounding, variance, 1.0)), 0.0)
         return self
 

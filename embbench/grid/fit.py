@@ -35,6 +35,7 @@ class Prediction:
     choices : one per fit (per context, or one).
     dim : features used (largest over fits).
     cpu_seconds : process CPU time.
+    query_controls : an embedding read unperturbed cells of contexts without training rows.
     """
 
     values: np.ndarray | None
@@ -43,6 +44,7 @@ class Prediction:
     choices: dict[str, Choice] = field(default_factory=dict)
     dim: int = 0
     cpu_seconds: float = 0.0
+    query_controls: bool = False
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,11 @@ def predict(job: Job) -> Prediction:
     began = time.process_time()
     parts = [_predict_part(job, train, query, label) for train, query, label in _parts(job, resolve_scope(job))]
     out = _merge(job, parts)
-    return replace(out, cpu_seconds=time.process_time() - began)
+    used = [table.provenance for _, table in job.tables.blocks]
+    used += [] if job.tables.context is None else [job.tables.context.provenance]
+    unseen = bool(set(job.query.context.tolist()) - set(job.data.context[job.train].tolist()))
+    marked = unseen and any(facts.get("uses_query_controls") for facts in used)
+    return replace(out, cpu_seconds=time.process_time() - began, query_controls=marked)
 
 
 def _parts(job: Job, scope: str) -> list[tuple[np.ndarray, np.ndarray, str]]:

@@ -186,6 +186,7 @@ class Results:
             "role": planned.role,
             "dataset": data.meta["digest"],
             "dim": made.dim,
+            "query_controls": made.query_controls,
             "chosen": {k: {"params": c.params, "trials": c.trials, "score": c.score} for k, c in made.choices.items()},
         }
         write_h5(self.path("predictions", planned.key), "prediction", arrays, facts, {"cpu_seconds": made.cpu_seconds})

@@ -99,6 +99,7 @@ def settings(runs: pd.DataFrame | Settings) -> Settings:
     whole = of_draw[of_run]
     table["fallback"] = _join(runs["fallback"], whole, len(table))
     table["dim"] = _span(runs["dim"], whole, len(table))
+    table["query_controls"] = _join(runs["query_controls"], whole, len(table)) if "query_controls" in runs else ""
     first = np.unique(whole, return_index=True)[1]
     table["config"] = runs["config"].to_numpy()[first] if "config" in runs else ""
     return Settings(draws, table.drop(columns="draw"), of_run, of_draw, runs["key"].to_numpy())

@@ -84,6 +84,8 @@ def _cells(part: pd.DataFrame) -> dict[str, list[str]]:
         out[header] = [f"{t} {v:>3}" if t and said else t for t, v in zip(texts, verdicts, strict=True)]
     if (part["coverage"] < 1).any():
         out["cov"] = [f"{v:.0%}" if np.isfinite(v) else "" for v in part["coverage"]]
+    if (part["query_controls"] != "").any():
+        out["q.ctrl"] = part["query_controls"].astype(str).tolist()
     if (part["undefined"] > 0).any():
         out["undefined"] = [str(v) if v else "" for v in part["undefined"]]
     if (part["config"] != "").any():
@@ -143,6 +145,8 @@ def _legend(
         out.append(f"Δ ctx mean: paired difference to the context mean, positive = better.{verdict}")
     if metrics[part["metric"].iloc[0]].get("level") == "set":
         out.append("A value depends on the other conditions of its context; resamples keep the values as they are.")
+    if (part["query_controls"] != "").any():
+        out.append("q.ctrl: the embedding uses query controls, the unperturbed cells of held-out contexts.")
     if (part["config"] != "").any():
         out.append("id: for embbench predict --run and embbench explain --run.")
     if (~part["complete"]).any():

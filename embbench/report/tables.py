@@ -77,6 +77,7 @@ def leaderboard(
         "coverage",
         "fallback",
         "dim",
+        "query_controls",
         "config",
     ]
     columns += ["ceiling", "ceiling_note", "ceiling_conditions", "permutation", "draws"]
