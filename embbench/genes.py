@@ -187,6 +187,41 @@ def harmonise(names: Sequence[str], to: str = "symbol") -> Harmonised:
     return Harmonised(tuple(t for t, _ in out), tuple(s for _, s in out), report)
 
 
+def symbols_of(names: Sequence[str], to: str = "symbol") -> dict[str, str]:
+    """The current name of every name by itself: unlike in `harmonise`, two spellings of one gene get the same one.
+
+    Parameters
+    ----------
+    names, to : as in `harmonise`; ``to`` is a symbol unless said otherwise.
+
+    Examples
+    --------
+    >>> symbols_of(["H1F0", "H1-0", "3005", "no gene"])
+    {'H1F0': 'H1-0', 'H1-0': 'H1-0', '3005': 'H1-0', 'no gene': 'no gene'}
+    >>> symbols_of(["TP53", "7157"], to="ensembl")
+    {'TP53': 'ENSG00000141510', '7157': 'ENSG00000141510'}
+    """
+    done = harmonise(names, to)
+    alone = {name for name, status in zip(names, done.status, strict=True) if status == "collision"}
+    return {
+        name: harmonise([name], to).names[0] if name in alone else found
+        for name, found in zip(names, done.names, strict=True)
+    }
+
+
+def check_namespace(who: str, to: str | None) -> None:
+    """ValueError unless ``to`` is a namespace or None (names are kept).
+
+    Examples
+    --------
+    >>> check_namespace("EdgeList", "hgnc")
+    Traceback (most recent call last):
+    ValueError: EdgeList: to must be symbol, ensembl, entrez or null, got 'hgnc'
+    """
+    if to is not None and to not in NAMESPACES:
+        raise ValueError(f"{who}: to must be {', '.join(NAMESPACES)} or null, got {to!r}")
+
+
 def _target(name: str, to: str) -> tuple[str, str]:
     if to == "ensembl" and (identifier := _ENSEMBL.fullmatch(name)) and not identifier[3]:
         return identifier[1], "exact" if identifier[1] == name else "ensembl"

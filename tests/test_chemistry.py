@@ -370,6 +370,7 @@ TARGET_TABLES = {
     "empty weight": Bad("name|gene|weight\na|X|", "expected a finite weight, found ''"),
     "no strength": Bad("name|gene\na|X", "a column 'pKd' for the strength of targets", (("strength", "pKd"),)),
     "action": Bad("name|gene|moa\na|X|tickler", "found 'tickler'", (("action", "moa"),)),
+    "no inhibitor": Bad("name|gene|moa\na|X|non-inhibitor", "found 'non-inhibitor'", (("action", "moa"),)),
     "conflict": Bad("name|gene|weight\na|BRAF|1\na|BRAF|2", "line 3: compound 'a' has two weights for target BRAF"),
     "spellings": Bad("name|gene|weight\na|MEK1|1\na|MAP2K1|2", "two weights for target MAP2K1, 1 and 2"),
     "huge": Bad("name|gene|weight\na|RAF1|1e200", "the weights weight overflow", (("combine", "sum"),)),
@@ -387,6 +388,27 @@ def test_repeats_of_one_weight_are_one_target(tmp_path: Path) -> None:
     source = table_of(tmp_path, "name|gene|act\na|MEK1|inhibitor\na|MAP2K1|blocker\na|BRAF|unknown")
     assert target_table(Path(source), action="act").weights == {"a": {"MAP2K1": -1.0}}
     assert set(ACTIONS.values()) == {-1, 0, 1}
+
+
+@pytest.mark.parametrize(
+    ("action", "sign"),
+    [
+        ("Potassium channel blocker", -1),
+        ("antisense inhibitor", -1),
+        ("PARTIAL INVERSE AGONIST", -1),
+        ("gene editing negative modulator", -1),
+        ("full agonist", 1),
+        ("adrenergic receptor agonist", 1),
+        ("Cross-linking agent", None),
+        ("hydrolytic enzyme", None),
+        ("unknown", None),
+        ("", None),
+    ],
+)
+def test_actions_are_read_from_their_end(action: str, sign: int | None, tmp_path: Path) -> None:
+    source = table_of(tmp_path, f"name|gene|act\na|BRAF|{action}\nb|RAF1|inhibitor")
+    expected = {"b": {"RAF1": -1.0}} | ({} if sign is None else {"a": {"BRAF": float(sign)}})
+    assert target_table(Path(source), action="act").weights == expected
 
 
 def test_target_parameters_are_checked() -> None:

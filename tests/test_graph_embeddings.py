@@ -8,15 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.linalg import matrix_power
-from scipy import linalg, sparse, stats
+from scipy import linalg, sparse, special, stats
 
 from embbench.core import UserError
-from embbench.embeddings import graph_node2vec
+from embbench.embeddings import _linalg, graph_node2vec
 from embbench.embeddings._graph import GraphParameters
 from embbench.embeddings._walks import biased_walks, skip_gram
 from embbench.embeddings.graph_node2vec import GraphNode2Vec, leading, log_walk_matrix
-from embbench.embeddings.graph_wavelet import GraphWavelet, characteristic, role_scales, wavelets
+from embbench.embeddings.graph_wavelet import GraphWavelet, _series, characteristic, role_scales, wavelets
+from embbench.genes import harmonise
 from embbench.graphs.edge_list import EdgeList
 from embbench.numerics.edges import protein_names, read_edges, strongest
 
@@ -157,6 +159,48 @@ def test_two_proteins_of_one_gene_are_merged(detailed: Path, tmp_path: Path) -> 
     assert A.toarray()[2].tolist() == [0, 900, 0], "the heaviest of parallel edges; the inner edge is dropped"
 
 
+def test_two_spellings_of_one_gene_are_one_node(tmp_path: Path) -> None:
+    """MLL is an old name of KMT2A: their edges meet, the heavier of parallel ones counts, the inner one goes."""
+    path = tmp_path / "e.csv"
+    path.write_text("source,target,weight\nMLL,TP53,5\nKMT2A,MYC,2\nTP53,KMT2A,3\nMLL,KMT2A,9\nEGFR,7157,4\n")
+    expected = ["EGFR", "KMT2A", "MYC", "TP53"], [[0, 0, 0, 4], [0, 0, 2, 5], [0, 2, 0, 0], [4, 5, 0, 0]]
+    names, A, outside = GraphParameters(str(path)).component()
+    assert (names.tolist(), A.toarray().tolist(), outside) == (*expected, 0)
+    names, A = EdgeList(str(path)).load()
+    assert (names.tolist(), A.toarray().tolist()) == expected
+    ensembl = EdgeList(str(path), to="ensembl").load()[0].tolist()
+    assert ensembl == sorted(harmonise(expected[0], "ensembl").names)
+    assert len(GraphParameters(str(path), to=None).component()[0]) == 4  # MLL, KMT2A, MYC, TP53
+    path.write_text("source,target\nMLL,KMT2A\n")
+    with pytest.raises(UserError, match="expected at least one edge"):
+        EdgeList(str(path)).load()
+
+
+def test_edges_as_people_write_them(tmp_path: Path) -> None:
+    """A byte-order mark, and spaces around names and numbers."""
+    (tmp_path / "e.csv").write_text(
+        "\ufeffsource, target, weight\n TP53 , MDM2, 0.9\nMDM2,MYC ,0.5\n", encoding="utf-8"
+    )
+    names, A = read_edges(tmp_path / "e.csv")
+    assert names.tolist() == ["MDM2", "MYC", "TP53"]
+    assert A.toarray().tolist() == [[0, 0.5, 0.9], [0.5, 0, 0], [0.9, 0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("TP53", "line 3: expected a name in column 'target', found none"),
+        (",TP53", "line 3: expected a name in column 'source'"),
+        ("TP53, ", "line 3: expected a name in column 'target'"),
+        ("TP53,MYC,1", "expected an edge table"),
+    ],
+)
+def test_edges_without_both_ends_are_explained(tmp_path: Path, row: str, message: str) -> None:
+    (tmp_path / "e.csv").write_text(f"source,target\nTP53,MDM2\n{row}\nMDM2,MYC\n")
+    with pytest.raises(UserError, match=message):
+        read_edges(tmp_path / "e.csv")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -165,6 +209,7 @@ def test_two_proteins_of_one_gene_are_merged(detailed: Path, tmp_path: Path) -> 
         ({"channels": []}, "channels are"),
         ({"channels": "fusion", "without": "textmining"}, "give one of"),
         ({"weight": "fusion", "without": "textmining"}, "give one of"),
+        ({"to": "hgnc"}, "to must be symbol, ensembl, entrez or null, got 'hgnc'"),
         ({"top_k": 0}, "top_k must be an integer >= 1"),
         ({"names": "nowhere.txt"}, "nowhere.txt: expected a readable protein.info"),
         ({"names": "{links}"}, "expected STRING's protein.info"),
@@ -206,6 +251,31 @@ def test_top_k_equals_brute_force(k: int) -> None:
 
 
 # ---------------------------------------------------------------- wavelets
+
+
+@pytest.mark.parametrize("scale", [0.01, 0.3, 8.0, 200.0, 300.0, 1e4])
+def test_chebyshev_series_are_bessel_functions(scale: float) -> None:
+    """Abramowitz and Stegun, 9.6.34 and 9.6.26; and their sum is the kernel."""
+    k = np.arange(40 + int(22 * np.sqrt(scale)))
+    heat = 2 * special.ive(k, scale)
+    mexican = scale * (heat - special.ive(np.abs(k - 1), scale) - special.ive(k + 1, scale))
+    x = np.cos(np.linspace(0, np.pi, 2001))
+    y = scale * (1 - x)
+    for kernel, c, exact in (("heat", heat, np.exp(-y)), ("mexican", mexican, y * np.exp(-y))):
+        c[0] /= 2
+        found = _series(kernel, scale)
+        loss = 1e-13 if kernel == "heat" else 1e-13 * (1 + scale)  # what the difference of Bessel functions loses
+        assert np.abs(found - c[: len(found)]).max() < loss * np.abs(c).max()
+        assert np.abs(np.polynomial.chebyshev.chebval(x, found) - exact).max() < 1e-12
+        assert len(found) < 14 + 10 * np.sqrt(scale)
+
+
+def test_wide_scales_end_in_equilibrium() -> None:
+    A = random_graph()
+    degree = A.toarray().sum(axis=1)
+    (heat,) = wavelets(sparse.csr_matrix(normalised(A)), np.array([3, 40]), "heat", [3e4])
+    expected = np.sqrt(degree[:, None] * degree[[3, 40]]) / degree.sum()
+    assert np.abs(heat - expected).max() < 1e-11
 
 
 @pytest.mark.parametrize("scale", [0.1, 1.0, 8.0, 50.0])
@@ -255,8 +325,9 @@ def test_structure_finds_roles_and_position_finds_places(tmp_path: Path) -> None
     assert np.allclose(roles[2], roles[3], atol=1e-4)
     assert np.abs(roles[0] - roles[2]).max() > 0.1
     assert np.abs(roles[2] - roles[4]).max() > 1e-3
-    places = GraphWavelet(path, dim=8, to=None).compute(["a3", "a4", "b3"], None).matrix
-    assert np.linalg.norm(places[0] - places[1]) < 0.2 * np.linalg.norm(places[0] - places[2])
+    # five columns: what tells the nodes of one clique apart has equal singular values, so a cut inside is arbitrary
+    places = GraphWavelet(path, dim=5, to=None).compute(["a3", "a4", "b3"], None).matrix
+    assert np.linalg.norm(places[0] - places[1]) < 1e-4 * np.linalg.norm(places[0] - places[2])
 
 
 def test_characteristic_functions_and_scales_equal_the_definition(tmp_path: Path) -> None:
@@ -318,6 +389,16 @@ def test_large_matrices_have_the_singular_vectors_of_lapack(monkeypatch: pytest.
     assert np.array_equal(vectors, leading(matrix, 12)[1])
 
 
+def test_many_pairs_are_decomposed_by_lapack(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lanczos for an eighth of all pairs costs more than all of them."""
+    X = np.random.default_rng(0).standard_normal((1300, 1200))
+    monkeypatch.setattr(_linalg, "eigsh", None)
+    found = _linalg.truncated_svd(sparse.csr_matrix(X), 150)[1]
+    assert np.allclose(found, np.linalg.svd(X, compute_uv=False)[:150], rtol=1e-10)
+    monkeypatch.undo()
+    assert np.allclose(_linalg.truncated_svd(X, 149)[1], found[:149], rtol=1e-10)  # by Lanczos
+
+
 def test_exact_factorisation_refuses_what_would_take_hours() -> None:
     with pytest.raises(UserError, match="rank=256"):
         GraphNode2Vec(window=10**6).compute(None, None)
@@ -372,6 +453,19 @@ def test_two_blocks_are_separated(tmp_path: Path, method: str) -> None:
     assert np.array_equal(table.matrix, make(1).matrix) == (method == "factorise")
 
 
+def test_skip_gram_does_not_depend_on_threads() -> None:
+    walks = biased_walks(random_graph(400, 4000), 10, 20, 1.0, 1.0, np.random.default_rng(0))
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            found.append(skip_gram(walks, 400, 100, 5, 5, 1, 0.1, np.random.default_rng(0)))
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert all(np.array_equal(a, b) for a, b in zip(*found, strict=True))
+
+
 def test_skip_gram_approaches_its_optimum() -> None:
     """Levy and Goldberg (2014), equation 7: at the optimum u_c . v_o is ln P(o | c) - ln P_noise(o) - ln(negative)."""
     A = random_graph(12, 20, seed=1)
@@ -393,11 +487,20 @@ def test_skip_gram_approaches_its_optimum() -> None:
         (lambda: GraphWavelet(kernel="haar"), "got 'haar'"),
         (lambda: GraphWavelet(mode="roles"), "got 'roles'"),
         (lambda: GraphWavelet(scales=[1, 0]), r"got \[1, 0\]"),
+        (lambda: GraphWavelet(scales=[1e9]), r"up to 1e\+06, got \[1000000000.0\]"),
+        (lambda: GraphWavelet(scales=["1"]), r"got \['1'\]"),
+        (lambda: GraphWavelet(landmarks="5"), "integer >= 1 or null, got '5'"),
+        (lambda: EdgeList(to="hgnc"), "EdgeList: to must be symbol, ensembl, entrez or null, got 'hgnc'"),
         (lambda: GraphWavelet(mode="structure", dim=3), "got 3 for 2 scales"),
         (lambda: GraphWavelet(landmarks=0), "got 0"),
         (lambda: GraphNode2Vec(method="deepwalk"), "got 'deepwalk'"),
         (lambda: GraphNode2Vec(p=2), "got p=2 and q=1.0"),
         (lambda: GraphNode2Vec(window=0), "'window': 0"),
+        (lambda: GraphNode2Vec(window=2.5), "integers >= 1, got {'window': 2.5}"),
+        (lambda: GraphNode2Vec(method="walks", length="8"), "got {'length': '8'}"),
+        (lambda: GraphNode2Vec(method="walks", q="1"), "got 40, 1.0, 1"),
+        (lambda: GraphNode2Vec(method="walks", rank=5), "rank belongs to method factorise .*, got 5"),
+        (lambda: GraphNode2Vec(walks=3, rate=0.5), "belong to method walks.*got {'walks': 3, 'rate': 0.5}"),
         (lambda: GraphNode2Vec(method="walks", q=0), "got 40, 1.0, 0"),
     ],
 )

@@ -263,6 +263,8 @@ HEADERS = [
     ),
     ("ENSP00000269305.4 pep chromosome:GRCh38:17:1:2:-1 gene:ENSG00000141510.18 transcript:ENST1.2", "TP53"),
     ("ENSP1.4|ENST2.9|ENSG00000141510.18|OTTHUMG1.1|-|TP53-201|TP53|393", "TP53"),
+    ("ENSP1.4 pep gene:ENSG00000136997.3 gene_symbol:P53", "MYC"),  # an alias, of TP53; the identifier decides
+    ("sp|P04637|P53_HUMAN Tumor antigen OS=Homo sapiens GN=P53 PE=1", "TP53"),
     ("lcl|NC_000017.11_prot_NP_000537.3_1 [gene=TP53] [db_xref=GeneID:7157] [protein=p53]", "TP53"),
     ("NP_000537.3 cellular tumor antigen p53 isoform a [Homo sapiens]", ""),
     ("TP53", "TP53"),
@@ -321,6 +323,11 @@ def test_bad_maps(files: Path, tmp_path: Path) -> None:
     (tmp_path / "map.tsv").write_text("NP_1\tTP53\tx\n")
     with pytest.raises(UserError, match="line 1: expected 'sequence identifier, gene'"):
         Protein(str(files / "proteins.fasta"), str(files / "esm2"), genes=str(tmp_path / "map.tsv")).compute(None, None)
+    (tmp_path / "map.tsv").write_text("NP_1,TP53\nNP_2,MYC\nNP_1,TP53\n")
+    assert _fasta.read_map(tmp_path / "map.tsv") == {"NP_1": "TP53", "NP_2": "MYC"}
+    (tmp_path / "map.tsv").write_text("NP_1,TP53\nNP_1,MYC\n")
+    with pytest.raises(UserError, match="line 2: expected one gene for 'NP_1', found 'TP53' and 'MYC'"):
+        _fasta.read_map(tmp_path / "map.tsv")
 
 
 def test_descriptions_are_joined_per_gene(files: Path, tmp_path: Path) -> None:
@@ -656,6 +663,7 @@ BAD_PARAMETERS = [
     (lambda: Text(entity="context"), "source 'names' is about genes"),
     (lambda: Text(exclude=["IEA"]), "evidence codes exist for source go only"),
     (lambda: Protein("p", isoform="any"), "isoform must be one of longest, canonical, mean"),
+    (lambda: Protein("p", window=None), "window must be an integer >= 2, got None"),
     (lambda: Protein("p", overlap=1022), r"overlap must be in \[0, window = 1022\), got 1022"),
 ]
 

@@ -10,25 +10,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from _cli import embbench
+from _server import Site, serving
 from scipy import sparse
 from tiny import regulons as tiny
 
+from embbench.cache.weights import fetch
 from embbench.core import UserError
 from embbench.embeddings._evidence import EVIDENCE
-from embbench.embeddings._knowledge import (
-    DATA,
-    RELATIONS,
-    go_incidence,
-    go_ontology,
-    information_content,
-    read_gmt,
-    symbols_of,
-)
+from embbench.embeddings._knowledge import DATA, RELATIONS, go_incidence, go_ontology, information_content, read_gmt
 from embbench.embeddings._regulons import read_regulons
 from embbench.embeddings._wang import gene_similarity, s_values, term_similarity
 from embbench.embeddings.gene_sets import GeneSets, weigh
 from embbench.embeddings.go_dag import GoDag, kernel_pca
 from embbench.embeddings.regulons import Regulons
+from embbench.genes import symbols_of
 
 # figure 1 of Wang et al. (2007): the graph above "intracellular membrane-bound organelle", and its table 1
 FIGURE = [
@@ -104,6 +100,14 @@ def test_information_content_by_hand(small_go: Path) -> None:
     assert math.isclose(is_a[where.index("GO:0005622")], math.log(4))  # part_of is not followed
 
 
+def test_the_artificial_root_of_go_has_no_content() -> None:
+    """``all`` is above BP, CC and MF: it counts more annotations than the branch that it is filed under."""
+    options = (None, ("is_a", "part_of"), None, ())
+    ic = dict(zip(go_ontology(None, None, ()).terms, information_content(*options), strict=True))
+    assert ic["all"] == 0.0
+    assert min(ic.values()) == 0.0
+
+
 def test_information_content_of_go_equals_a_count_over_descendants() -> None:
     go = go_ontology("MF", None, ("IEA",))
     children: dict[int, set[int]] = {}
@@ -149,6 +153,8 @@ def test_weight_parameters_are_checked() -> None:
         GeneSets("reactome", weight="ic")
     with pytest.raises(ValueError, match="got 'tfidf'"):
         GeneSets("go", weight="tfidf")
+    with pytest.raises(ValueError, match="got '5' and 1000"):
+        GeneSets("go", min_size="5")
     assert np.allclose(weigh(sparse.csr_matrix([[1.0, 1.0]]), np.array([3.0, 4.0])).toarray(), [[0.6, 0.8]])
 
 
@@ -268,6 +274,7 @@ def test_more_relations_and_cycles() -> None:
         ({"ontology": "go"}, "got 'go'"),
         ({"dim": 0}, "got 0"),
         ({"landmarks": 1}, "got 1"),
+        ({"landmarks": "5"}, "integer >= 2 or null, got '5'"),
         ({"contributions": {"is_a": 1.0}}, r"is_a.: 1\.0"),
         ({"contributions": {"develops_from": 0.5}}, "develops_from"),
         ({"contributions": {}}, r"got \{\}"),
@@ -328,15 +335,20 @@ def test_gmt_in_every_spelling(tmp_path: Path) -> None:
     rows = [
         "A%WikiPathways_20260910%WP1%Homo sapiens\thttps://example.org/WP1\t7157\t4609\t7157",
         "B\ta note, with a comma\tENSG00000141510.12\tENSG00000136997\tENSG00000105856",
-        "C\t\tTP53,1.0\tMYC,0.5\tHBP1,-2.5\t",
-        "D\tna\tH1F0\tH1-0\tNOT,A,GENE",
+        "C\t\tTP53,1.0\tMYC,5e-05\tHBP1,-2.5E+2\t",
+        "D\tna\tH1F0\tH1-0\tNOT,A,GENE\tA,1-2",
     ]
     path = tmp_path / "sets.gmt.gz"
     path.write_bytes(gzip.compress("\n".join(rows).encode()))
     genes, sets, X = read_gmt(path)
     members = [{genes[i] for i in X[:, j].tocoo().row} for j in range(4)]
     assert [s[:1] for s in sets] == ["A", "B", "C", "D"]
-    assert members == [{"TP53", "MYC"}, {"TP53", "MYC", "HBP1"}, {"TP53", "MYC", "HBP1"}, {"H1-0", "NOT,A,GENE"}]
+    assert members == [
+        {"TP53", "MYC"},
+        {"TP53", "MYC", "HBP1"},
+        {"TP53", "MYC", "HBP1"},
+        {"H1-0", "NOT,A,GENE", "A,1-2"},
+    ]
     assert X.max() == 1.0
 
 
@@ -428,6 +440,29 @@ def test_regulon_layouts(tmp_path: Path) -> None:
     assert R.toarray().tolist() == [[0, 0, 0.75], [0, 0, -1], [0, 0, 0]]
 
 
+def test_regulon_rows_do_not_shift(tmp_path: Path) -> None:
+    """A field too many is an error in the first row and later; separators at the end of every row are none."""
+    for rows in ("MYC\tTP53\t1\t3\n", "MYC\tTP53\t1\nMYC\tMAX\t1\t3\n", "MYC\tTP53\t1\t3\nMYC\tMAX\t1\n"):
+        (tmp_path / "r.tsv").write_text("source\ttarget\tweight\n" + rows)
+        with pytest.raises(UserError, match=r"r\.tsv: expected a table of regulators and targets, found: "):
+            read_regulons(tmp_path / "r.tsv")
+    for head in ("source\ttarget\tweight\n", "source\ttarget\tweight\t\n"):
+        (tmp_path / "r.tsv").write_text(head + "MYC\tTP53\t1\t\nMYC\tMAX\t-2\t\n")
+        table = read_regulons(tmp_path / "r.tsv")
+        assert (table.source, table.target, table.strength.tolist()) == (["MYC"] * 2, ["TP53", "MAX"], [1, -2])
+
+
+def test_regulons_say_what_did_not_count(tmp_path: Path) -> None:
+    rows = ["MYC,TP53,1", "MYC,P53,-1", "MYC,MAX,1", "AP1,TP53,1", "MYC,EGFR,0", ",TP53,1"]
+    (tmp_path / "r.csv").write_text("\n".join(["source,target,weight", *rows]) + "\n")
+    facts = Regulons(str(tmp_path / "r.csv")).compute(None, None).provenance
+    assert {key: facts[key] for key in ("edges", "left_out", "cancelled")} == {
+        "edges": 1,
+        "left_out": 3,  # the complex, the strength 0, the row without regulator
+        "cancelled": 1,  # two spellings of one target, of opposite signs
+    }
+
+
 @pytest.mark.parametrize(
     ("content", "options", "message"),
     [
@@ -454,3 +489,19 @@ def test_regulons_are_never_fetched(fresh_home: Path) -> None:
     with pytest.raises(ValueError, match="got 0"):
         Regulons("x.csv", min_targets=0)
     assert not list(fresh_home.iterdir())
+
+
+def test_regulons_are_fetched_by_the_command_line(fresh_home: Path, tmp_path: Path) -> None:
+    tiny.collectri(tmp_path / "CollecTRI.csv")
+    expected = Regulons(str(tmp_path / "CollecTRI.csv"), dim=4).compute(None, None)
+    assert Regulons(str(tmp_path / "CollecTRI.csv")).fetched() == ()
+    with serving(Site({"/CollecTRI.csv": (tmp_path / "CollecTRI.csv").read_bytes()})) as site:
+        made = Regulons(f"{site.url}/CollecTRI.csv", dim=4)
+        ((where, files),) = made.fetched()
+        fetch(where, files, name="collectri", licence="none")
+        assert np.array_equal(made.compute(None, None).matrix, expected.matrix)
+    line = f"extract --dataset sim_small --model collectri:dim=4 --mirror {tmp_path}"  # the entry as packaged
+    said = embbench(tmp_path, line)
+    assert said.code == 0, said
+    assert "weights under GPL-3.0" in said.err
+    assert f"{len(expected.names)}" in said.out

@@ -16,6 +16,7 @@ import pytest
 from tiny import tables as tiny
 
 from embbench.core import UserError
+from embbench.embeddings._published import read_columns
 from embbench.embeddings.table import Table
 from embbench.genes import harmonise
 
@@ -98,6 +99,18 @@ def test_depmap_old_symbols_follow_their_entrez_identifier(tmp_path: Path) -> No
     ]
 
 
+def test_missing_numbers_of_wide_tables(tmp_path: Path) -> None:
+    """Empty, NA and NaN are missing; everything else is the float32 nearest to what is written."""
+    values = np.random.default_rng(0).normal(size=(2, 3)) * [1e-3, 1, 1e5]
+    rows = [f"ACH-{i}," + ",".join(repr(float(v)) for v in row) for i, row in enumerate(values)]
+    text = "\n".join([",TP53 (7157),MYC (4609),EGFR (1956)", *rows, "ACH-8, ,NA,NaN", "ACH-9,1,2,3"]) + "\n"
+    (tmp_path / "e.csv").write_text(text)
+    raw = read_columns(tmp_path / "e.csv")
+    assert raw.matrix.dtype == np.float32
+    expected = np.vstack([values, np.full(3, np.nan), [1, 2, 3]]).astype(np.float32)
+    assert np.array_equal(raw.matrix.T, expected, equal_nan=True)
+
+
 def test_a_gene_seen_in_few_lines_has_no_vector(tmp_path: Path) -> None:
     path = tmp_path / "CRISPRGeneEffect.csv"
     path.write_text(",TP53 (7157),MYC (4609)\nA,1,\nB,2,\nC,,3\nD,4,\n")
@@ -139,6 +152,19 @@ def test_string_names_that_two_proteins_share(tmp_path: Path) -> None:
 
 
 # -- GTEx, GenBio, PIE ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("separator", ["\t", ","])
+def test_names_that_the_renaming_lacks_are_counted(tmp_path: Path, separator: str) -> None:
+    (tmp_path / "v.csv").write_text("id,a\nprot1,1\nprot2,2\nprot3,3\nprot4,4\n")
+    rows = ["protein gene", "prot1 TP53", "prot2 MYC", "prot3 MYC", "prot1 TP53"]
+    (tmp_path / "names.txt").write_text("\n".join(rows).replace(" ", separator) + "\n")
+    table = Table(str(tmp_path / "v.csv"), rename=str(tmp_path / "names.txt")).compute(None, None)
+    assert table.names.tolist() == ["TP53", "MYC", "prot3", "prot4"]
+    assert table.provenance["not_renamed"] == 2
+    (tmp_path / "names.txt").write_text("\n".join([*rows, "prot1 MYC"]).replace(" ", separator) + "\n")
+    with pytest.raises(UserError, match="line 6: expected one gene name for 'prot1', found 'TP53' and 'MYC'"):
+        Table(str(tmp_path / "v.csv"), rename=str(tmp_path / "names.txt")).compute(None, None)
 
 
 def test_gtex_medians(tmp_path: Path) -> None:
@@ -265,7 +291,7 @@ def test_bad_tables_are_explained(
 def test_addresses_are_never_fetched(fresh_home: Path) -> None:
     with pytest.raises(UserError, match=r"https://example\.org/e\.h5 has not been fetched.*embbench extract"):
         Table("https://example.org/e.h5").compute(None, None)
-    with pytest.raises(UserError, match="org/x@main/esm2 has not been fetched"):
+    with pytest.raises(UserError, match=r"org/x@main/esm2 has not been fetched, .*; fetch it and give a file"):
         Table("hf:org/x@main/esm2").compute(None, None)
     with pytest.raises(UserError, match="has not been fetched"):
         Table("https://example.org/51064667", transpose=True).compute(None, None)

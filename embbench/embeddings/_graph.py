@@ -12,8 +12,8 @@ from scipy.sparse.csgraph import connected_components
 
 from embbench.core import ExtractorDefaults, UserError
 from embbench.embeddings._rows import check_dim, generator, text_array
-from embbench.genes import harmonise
-from embbench.numerics.edges import check_filters, graph_file, read_edges, require_genes
+from embbench.genes import check_namespace, symbols_of
+from embbench.numerics.edges import check_filters, graph_file, merged, read_edges, require_genes
 
 
 class GraphParameters(ExtractorDefaults):
@@ -26,7 +26,8 @@ class GraphParameters(ExtractorDefaults):
     source, target, weight, threshold, channels, without, top_k, names : columns and filters, see
         `embbench.numerics.edges.read_edges`; e.g. ``without: [textmining, coexpression]`` on a detailed STRING table,
         and ``names`` = STRING's protein.info file where nodes are 9606.ENSP identifiers.
-    to : namespace that node names are brought into, as screens are; None keeps them (compounds).
+    to : namespace that node names are brought into, as screens are, which makes spellings of one gene one node; None
+        keeps them (compounds).
 
     Examples
     --------
@@ -49,6 +50,7 @@ class GraphParameters(ExtractorDefaults):
         names: str | None = None,
     ) -> None:
         self.graph, self.dim, self.to = str(graph), check_dim(type(self).__name__, dim), to
+        check_namespace(type(self).__name__, to)
         check_filters(type(self).__name__, channels, without, top_k, weight)
         self.columns = (source, target, weight, threshold)
         self.names = None if names is None else Path(names).expanduser()
@@ -73,7 +75,8 @@ class GraphParameters(ExtractorDefaults):
         names, adjacency = read_edges(path, *self.columns, **self.filters)
         if self.to is not None:
             require_genes(path, names)
-            names = text_array(harmonise(names.tolist(), self.to).names)
+            now = symbols_of(names.tolist(), self.to)
+            names, adjacency = merged(path, text_array([now[name] for name in names.tolist()]), adjacency)
         _, label = connected_components(adjacency, directed=False)
         inside = np.flatnonzero(label == np.bincount(label).argmax())
         if len(inside) < 3:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import gzip
+import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,10 +15,11 @@ from scipy import sparse
 
 from embbench.core import UserError
 from embbench.embeddings._evidence import EVIDENCE, evidence_codes
-from embbench.genes import harmonise
+from embbench.genes import symbols_of
 
 DATA = Path(__file__).parents[1] / "data"
 RELATIONS = ("is_a", "part_of", "regulates", "positively_regulates", "negatively_regulates")
+WEIGHTED = re.compile(r"(.+),\s*-?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")  # a member of Enrichr's weighted sets
 _SPELLING = {"isa": "is_a"}
 
 Incidence = tuple[list[str], list[str], sparse.csr_matrix]
@@ -42,8 +44,8 @@ def text_lines(path: Path) -> list[str]:
 def read_gmt(path: Path) -> Incidence:
     """Gene sets of a GMT file: one set per line, ``name<TAB>note<TAB>gene...``; plain or gzip.
 
-    Old symbols, Ensembl and Entrez identifiers become current symbols (`embbench.genes.harmonise`, name by name, so
-    that two spellings of one gene are one gene); names that mean no single gene stay as they are. Members written
+    Old symbols, Ensembl and Entrez identifiers become current symbols (`embbench.genes.symbols_of`: two spellings of
+    one gene are one gene); names that mean no single gene stay as they are. Members written
     ``gene,number`` (Enrichr) lose the number; a gene named twice counts once.
 
     Returns
@@ -77,24 +79,8 @@ def read_gmt(path: Path) -> Incidence:
 
 
 def _member(text: str) -> str:
-    gene, _, number = text.strip().partition(",")
-    return gene if number.replace(".", "", 1).replace("-", "").isdigit() else text.strip()
-
-
-def symbols_of(names: list[str]) -> dict[str, str]:
-    """The current symbol of every name by itself: two spellings of one gene get the same one.
-
-    Examples
-    --------
-    >>> symbols_of(["H1F0", "H1-0", "3005", "no gene"])
-    {'H1F0': 'H1-0', 'H1-0': 'H1-0', '3005': 'H1-0', 'no gene': 'no gene'}
-    """
-    done = harmonise(names)
-    alone = {name for name, status in zip(names, done.status, strict=True) if status == "collision"}
-    return {
-        name: harmonise([name]).names[0] if name in alone else symbol
-        for name, symbol in zip(names, done.names, strict=True)
-    }
+    weighted = WEIGHTED.fullmatch(text.strip())
+    return weighted[1].strip() if weighted else text.strip()
 
 
 class Ontology(NamedTuple):
@@ -203,7 +189,8 @@ def information_content(
     """``IC(t) = -ln p(t)``, shape (terms,): p is the share of annotations at t or a descendant, within BP, CC or MF.
 
     A gene annotated to two descendants of t counts twice, unlike in a document frequency. Terms without annotation
-    have IC 0 (they are in no set either). Arguments as in `go_incidence`.
+    have IC 0 (they are in no set either), and so has a term above the branches' roots, which counts more than all of
+    its own branch. Arguments as in `go_incidence`.
 
     References
     ----------
@@ -215,7 +202,8 @@ def information_content(
     total = np.zeros(len(go.terms))
     for branch in np.unique(go.branch):
         total[go.branch == branch] = direct[go.branch == branch].sum()
-    return np.where(count > 0, np.log(np.maximum(total, 1.0) / np.maximum(count, 1.0)), 0.0)
+    # GO's artificial root `all` is above the three branches: its share would be more than 1
+    return np.where(count > 0, np.maximum(0.0, np.log(np.maximum(total, 1.0) / np.maximum(count, 1.0))), 0.0)
 
 
 def _closure(go: Ontology, relations: tuple[str, ...]) -> sparse.csr_matrix:

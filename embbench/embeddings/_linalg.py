@@ -10,6 +10,7 @@ from scipy import linalg, sparse
 from scipy.sparse.linalg import LinearOperator, eigsh
 
 DENSE = 1000  # up to this order a dense eigendecomposition is exact and about as fast as Lanczos
+SHARE = 8  # matrices of up to this many times the pairs asked for are dense too: Lanczos then costs more than LAPACK
 RANK_TOLERANCE = 1e-7  # singular values come from a Gram matrix, so smaller relative ones are rounding noise
 
 
@@ -32,8 +33,8 @@ def signed(vectors: np.ndarray) -> np.ndarray:
 def top_eigenpairs(matrix: np.ndarray | sparse.spmatrix | LinearOperator, k: int) -> tuple[np.ndarray, np.ndarray]:
     """The ``k`` algebraically largest eigenpairs of a real symmetric matrix of shape (n, n), largest first.
 
-    Dense LAPACK up to order 1000, else implicitly restarted Lanczos (ARPACK, to machine precision) from a fixed start
-    vector; the same input gives the same bits. ValueError for ``k`` < 1.
+    Dense LAPACK up to order 1000 or 8 k, else implicitly restarted Lanczos (ARPACK, to machine precision) from a fixed
+    start vector; the same input gives the same bits. ValueError for ``k`` < 1.
 
     Returns
     -------
@@ -49,7 +50,7 @@ def top_eigenpairs(matrix: np.ndarray | sparse.spmatrix | LinearOperator, k: int
     if k < 1:
         raise ValueError(f"top_eigenpairs: k must be >= 1, got {k}")
     k = min(k, n)
-    if n <= DENSE or k >= n // 2:
+    if n <= max(DENSE, SHARE * k):
         dense = _dense(matrix)
         values, vectors = linalg.eigh(dense, subset_by_index=(n - k, n - 1))
     else:
@@ -84,7 +85,7 @@ def truncated_svd(matrix: np.ndarray | sparse.spmatrix, k: int) -> tuple[np.ndar
 
 def _tall_svd(matrix: np.ndarray | sparse.spmatrix, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     m = matrix.shape[1]
-    if m <= DENSE:
+    if m <= max(DENSE, SHARE * k):
         gram: Any = _dense(matrix.T @ matrix)
     else:
         transposed: Any = sparse.csr_matrix(matrix.T) if sparse.issparse(matrix) else matrix.T

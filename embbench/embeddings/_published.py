@@ -15,7 +15,7 @@ from embbench.cache.weights import is_remote, local_file, local_folder
 from embbench.core import UserError
 from embbench.embeddings._knowledge import text_lines
 from embbench.embeddings._linalg import truncated_svd
-from embbench.embeddings._tables import RawTable, numbers
+from embbench.embeddings._tables import MISSING, RawTable, numbers
 from embbench.genes import gene_table
 
 GENE_COLUMN = re.compile(r"(.+?)\s+\((\d+|Unknown|nan)\)")  # DepMap writes SYMBOL (ENTREZ)
@@ -40,10 +40,9 @@ def located(path: str) -> Path:
 def check_fetched(text: str, path: Path) -> None:
     """UserError when ``text`` is an address or ``hf:`` text of which nothing has been fetched to ``path`` yet."""
     if is_remote(text) and not path.exists():
-        raise UserError(
-            f"{text} has not been fetched, expected at {path}; embbench extract --model NAME fetches what is public, "
-            "or give a file of your own with path="
-        )
+        addressed = text.startswith(("http://", "https://"))
+        how = "embbench extract --model NAME fetches what is public, or give" if addressed else "fetch it and give"
+        raise UserError(f"{text} has not been fetched, expected at {path}; {how} a file of your own with path=")
 
 
 def source_files(folder: Path) -> tuple[Path, ...]:
@@ -111,7 +110,7 @@ def read_columns(path: Path) -> RawTable:
     """A table whose names are its column headers, transposed: DepMap's gene effects (a row per cell line).
 
     Read line by line, so memory is that of the numbers (float32). Headers ``SYMBOL (ENTREZ)`` become the Entrez
-    identifier where it is known (it outlives symbols), else the symbol; empty fields are missing numbers.
+    identifier where it is known (it outlives symbols), else the symbol; empty fields and NA are missing numbers.
 
     Raises
     ------
@@ -140,7 +139,7 @@ def _row(path: Path, number: int, fields: list[str], width: int) -> np.ndarray:
     if len(fields) != width:
         raise UserError(f"{path}: ragged table, row {number} has {len(fields)} numbers, expected {width}")
     try:
-        return np.array([field if field.strip() else "nan" for field in fields]).astype(np.float32)
+        return np.array([np.nan if field.strip() in MISSING else float(field) for field in fields], np.float32)
     except ValueError as error:
         raise UserError(f"{path}, row {number}: expected numbers beside the first field, found: {error}") from error
 
@@ -174,23 +173,39 @@ def read_gct(path: Path, key: str | None, names: str | None) -> RawTable:
     return RawTable([row[column] for row in table[1:]], numbers(path, [row[2:] for row in table[1:]]))
 
 
-def renamed(names: list[str], path: Path) -> list[str]:
+def renamed(names: list[str], path: Path) -> tuple[list[str], int]:
     """``names`` as a table of two or more columns (name in the file, gene name) says, e.g. STRING's protein.info.
 
-    Names it lacks stay. A gene name that two names have goes to the first; the other stays as it is.
+    Columns are separated by tabs, or by commas where the first line has no tab. Names it lacks stay. A gene name that
+    two names have goes to the first; the other stays as it is.
+
+    Returns
+    -------
+    names, and how many of them stayed as they were because of that.
 
     Raises
     ------
     UserError
-        No table, or it names none of them.
+        No table, two gene names for one name, or it names none of them.
     """
-    pairs = dict(line.split("\t")[:2] for line in text_lines(path) if line.count("\t"))
+    lines = text_lines(path)
+    separator = "\t" if "\t" in lines[0] else ","
+    pairs: dict[str, str] = {}
+    for number, line in enumerate(lines, start=1):
+        if separator in line:
+            name, new = (field.strip() for field in line.split(separator)[:2])
+            if pairs.setdefault(name, new) != new:
+                raise UserError(
+                    f"{path}, line {number}: expected one gene name for {name!r}, found {pairs[name]!r} and {new!r}; "
+                    "keep one line per name"
+                )
     if not set(names) & set(pairs):
         raise UserError(f"{path}: expected a table of names such as {', '.join(names[:2])}, found none of them")
     taken: dict[str, str] = {}
     for name in names:
         taken.setdefault(pairs.get(name, name), name)
-    return [new if taken[new := pairs.get(name, name)] == name else name for name in names]
+    kept = {name for name in names if name not in pairs or taken[pairs[name]] != name}
+    return [name if name in kept else pairs[name] for name in names], len(kept)
 
 
 def filled(matrix: np.ndarray) -> np.ndarray:

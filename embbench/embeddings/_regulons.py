@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -22,11 +23,15 @@ SIGN = "mor"
 
 
 class RegulonTable(NamedTuple):
-    """Names of regulators and targets of every edge, and its signed strength (edges,), float64, finite, not 0."""
+    """Names of regulators and targets of every edge, and its signed strength (edges,), float64, finite, not 0.
+
+    ``silent`` counts rows that were left out: without a regulator, a target or a strength other than 0.
+    """
 
     source: list[str]
     target: list[str]
     strength: np.ndarray
+    silent: int
 
 
 def read_regulons(path: Path, weight: str | None = None, confidence: Sequence[str] | None = None) -> RegulonTable:
@@ -41,18 +46,14 @@ def read_regulons(path: Path, weight: str | None = None, confidence: Sequence[st
     Raises
     ------
     UserError
-        Unreadable, without a column that is needed, a strength that is no number, a level that does not occur.
+        Unreadable, rows longer than the header, without a column that is needed, a strength that is no number, a level
+        that does not occur.
     """
-    import pandas as pd
-
-    lines = [line for line in text_lines(path) if line.strip()]
-    separator = "\t" if lines and "\t" in lines[0] else ","
-    try:
-        table = pd.read_csv(io.StringIO("\n".join(lines)), sep=separator, dtype=str, na_filter=False)
-    except ValueError as error:
-        raise UserError(f"{path}: expected a table of regulators and targets, found: {str(error).strip()}") from error
+    table = _table(path)
     source, target = (_column(path, table, names) for names in (SOURCES, TARGETS))
+    rows = len(table)
     table = table[(table[source].str.strip() != "") & (table[target].str.strip() != "")]
+    nameless = rows - len(table)
     if confidence is not None:
         table = _confident(path, table, confidence)
     strength = _strength(path, table, weight)
@@ -60,7 +61,22 @@ def read_regulons(path: Path, weight: str | None = None, confidence: Sequence[st
     if not kept.any():
         raise UserError(f"{path}: expected regulators and targets, found no edge of a strength other than 0")
     ends = [table.loc[kept, column].str.strip().tolist() for column in (source, target)]
-    return RegulonTable(ends[0], ends[1], strength[kept])
+    return RegulonTable(ends[0], ends[1], strength[kept], nameless + int((~kept).sum()))
+
+
+def _table(path: Path) -> pd.DataFrame:
+    import pandas as pd
+
+    lines = [line for line in text_lines(path) if line.strip()]
+    separator = "\t" if lines and "\t" in lines[0] else ","
+    try:
+        with warnings.catch_warnings():
+            # pandas would take the first field of longer rows for an index, or cut them: every column shifts
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            body = io.StringIO("\n".join(lines))
+            return pd.read_csv(body, sep=separator, dtype=str, na_filter=False, index_col=False)
+    except (ValueError, pd.errors.ParserWarning) as error:
+        raise UserError(f"{path}: expected a table of regulators and targets, found: {str(error).strip()}") from error
 
 
 def _column(path: Path, table: pd.DataFrame, names: Sequence[str]) -> str:

@@ -74,7 +74,9 @@ def frame_table(path: Path, frame: pd.DataFrame, key: str | None, names: str | N
     return RawTable(texts(frame.index), numbers(path, frame))
 
 
-MISSING = ["", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "-nan", "NULL", "null", "None"]  # of numbers
+MISSING = frozenset(  # numbers
+    ("", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "-nan", "NULL", "null", "None")
+)
 
 
 def read_delimited(path: Path, key: str | None, names: str | None) -> RawTable:
@@ -107,7 +109,7 @@ def read_delimited(path: Path, key: str | None, names: str | None) -> RawTable:
     try:
         body = io.StringIO("\n".join(lines[1:]))
         options = {"sep": separator, "names": header, "header": None, "index_col": False, "dtype": {column: str}}
-        missing = {name: MISSING for name in header if name != column}
+        missing = {name: sorted(MISSING) for name in header if name != column}
         frame = pd.read_csv(body, keep_default_na=False, na_values=missing, **options)
     except ValueError as error:
         raise UserError(f"{path}: expected a table of numbers, found: {str(error).strip()}") from error

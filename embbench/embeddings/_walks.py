@@ -92,6 +92,26 @@ def skip_gram(
     """
     import torch
 
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # sums over threads are in another order, so bits would depend on their number
+    try:
+        return _trained(walks, nodes, dim, window, negative, epochs, rate, rng)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _trained(
+    walks: np.ndarray,
+    nodes: int,
+    dim: int,
+    window: int,
+    negative: int,
+    epochs: int,
+    rate: float,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray]:
+    import torch
+
     visits = np.bincount(walks.ravel(), minlength=nodes) ** NOISE
     noise = np.cumsum(visits) / visits.sum()
     centre = torch.from_numpy(rng.uniform(-0.5, 0.5, (nodes, dim)).astype(np.float32) / dim)

@@ -18,10 +18,12 @@ from embbench.genes import harmonise
 
 COMBINE = ("mean", "sum", "max")
 TARGET_COLUMNS = ("target", "targets", "targetgene", "targetgenes", "gene", "genes", "genesymbol", "symbol", "genename")
-# What a compound does to its target, in the words of ChEMBL, DrugBank and the Drug Repurposing Hub; 0: no direction.
+# What a compound does to its target: words that end the actions of ChEMBL (mechanisms), DrugBank and the Drug
+# Repurposing Hub; 0: no direction. An action that ends in none of them is an error, not a guess.
 _DOWN = """inhibitor antagonist blocker degrader suppressor downregulator disrupter inactivator negative"""
 _UP = """agonist activator inducer stimulator potentiator upregulator opener positive stabiliser stabilizer"""
-_NEITHER = """binder ligand substrate modulator cofactor unknown other"""
+_NEITHER = """binder ligand substrate modulator cofactor agent enzyme gene protein antigen unknown other"""
+NEGATIONS = frozenset(("not", "non", "no", "anti"))
 ACTIONS = {word: sign for words, sign in ((_DOWN, -1), (_UP, 1), (_NEITHER, 0)) for word in words.split()}
 ACTIONS |= {"inverse agonist": -1, "negative modulator": -1, "negative allosteric modulator": -1, "channel blocker": -1}
 ACTIONS |= {"partial agonist": 1, "positive modulator": 1, "positive allosteric modulator": 1, "channel opener": 1}
@@ -49,8 +51,9 @@ class CompoundTargets(ExtractorDefaults):
     strength : column of finite weights, larger is stronger (pKd, not Kd); None takes ``weight`` when present,
         ``none`` forces 1.
     action : column of what the compound does to its target: ``inhibitor``, ``antagonist`` ... turn the sign of the
-        weight, ``agonist``, ``activator`` ... keep it (`ACTIONS`); pairs whose action
-        has no direction (binder, unknown, empty) are left out and counted. None: no signs.
+        weight, ``agonist``, ``activator`` ... keep it: the longest end of the text that is in `ACTIONS` counts
+        (``partial inverse agonist``, ``kinase inhibitor``). Pairs whose action has no direction (binder, agent,
+        unknown, empty) are left out and counted. None: no signs.
 
     References
     ----------
@@ -243,7 +246,11 @@ def _weight(where: str, row: Mapping[str, str]) -> float | None:
         raise UserError(f"{where}: expected a finite weight, found {row['strength']!r}; fill it in or drop the row")
     if "action" not in row:
         return value
-    word = " ".join(re.split(r"[\s_-]+", row["action"].casefold())).strip()
-    if word not in ACTIONS and word not in BLANK:
+    words = [word for word in re.split(r"[\s_-]+", row["action"].casefold()) if word]
+    if row["action"].strip().casefold() in BLANK or not words:
+        return None
+    ends = (" ".join(words[i:]) for i in range(len(words)))
+    sign = next((ACTIONS[end] for end in ends if end in ACTIONS), None)
+    if sign is None or NEGATIONS & {*words}:
         raise UserError(f"{where}: expected an action such as inhibitor, agonist or unknown, found {row['action']!r}")
-    return value * ACTIONS[word] if ACTIONS.get(word) else None
+    return value * sign if sign else None

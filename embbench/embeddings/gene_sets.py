@@ -64,8 +64,8 @@ class GeneSets(ExtractorDefaults):
         self.evidence = None if evidence is None else tuple(evidence)
         self.exclude, self.relations = tuple(exclude), tuple(relations)
         self.min_size, self.max_size, self.weight = min_size, max_size, str(weight)
-        if not 1 <= min_size <= max_size:
-            raise ValueError(f"GeneSets: need 1 <= min_size <= max_size, got {min_size} and {max_size}")
+        if not all(isinstance(size, int) for size in (min_size, max_size)) or not 1 <= min_size <= max_size:
+            raise ValueError(f"GeneSets: need integers 1 <= min_size <= max_size, got {min_size!r} and {max_size!r}")
         if unknown := set(self.relations) - set(RELATIONS):
             raise ValueError(f"GeneSets: relations must be among {', '.join(RELATIONS)}, got {sorted(unknown)}")
         if self.source not in GO_SOURCES and (self.evidence is not None or self.exclude):

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from embbench.core import Embedding, ExtractorDefaults, PerturbationDataset, UserError
+from embbench.embeddings._graph import landmarks as hashed
 from embbench.embeddings._knowledge import DATA, RELATIONS, go_ontology
 from embbench.embeddings._linalg import top_eigenpairs
-from embbench.embeddings._rows import check_dim, generator, pick
+from embbench.embeddings._rows import check_dim, pick
 from embbench.embeddings._wang import gene_similarity, s_values
 
 BRANCHES = ("BP", "MF", "CC")
@@ -68,8 +69,8 @@ class GoDag(ExtractorDefaults):
             raise ValueError(
                 f"GoDag: contributions must give {', '.join(RELATIONS)} numbers in (0, 1), got {contributions}"
             )
-        if landmarks is not None and landmarks < 2:
-            raise ValueError(f"GoDag: landmarks must be >= 2 or null, got {landmarks}")
+        if landmarks is not None and (not isinstance(landmarks, int) or landmarks < 2):
+            raise ValueError(f"GoDag: landmarks must be an integer >= 2 or null, got {landmarks!r}")
 
     def files(self) -> tuple[Path, ...]:
         """The files that the vectors depend on."""
@@ -86,7 +87,7 @@ class GoDag(ExtractorDefaults):
         go = go_ontology(self.ontology, self.evidence, self.exclude)
         used = np.unique(go.direct.indices)
         S = s_values(go.terms, go.parents, self.contributions, used)
-        chosen = _landmarks(go.genes, self.landmarks)
+        chosen = hashed(np.array(go.genes), self.landmarks)
         return go.genes, chosen, gene_similarity(go.direct[:, used].tocsr(), S, chosen)
 
     def compute(self, names: Sequence[str] | None, train: PerturbationDataset | None) -> Embedding:
@@ -126,10 +127,3 @@ def kernel_pca(K: np.ndarray, landmarks: np.ndarray, dim: int) -> np.ndarray:
     keep = values > POSITIVE * max(values.max(initial=0.0), np.finfo(float).tiny)
     centred = K - K.mean(axis=1, keepdims=True) - column + column.mean()
     return centred @ (axes[:, keep] / np.sqrt(values[keep]))
-
-
-def _landmarks(genes: list[str], count: int | None) -> np.ndarray:
-    if count is None or count >= len(genes):
-        return np.arange(len(genes))
-    draw = np.array([generator("landmark", name).random() for name in genes])
-    return np.sort(np.argsort(draw, kind="stable")[:count])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from embbench.embeddings._linalg import signed, top_eigenpairs
 from embbench.embeddings._rows import generator, pick
 from embbench.embeddings._walks import biased_walks, skip_gram
 
+WALKS: dict[str, float] = {"walks": 10, "length": 40, "epochs": 1, "rate": 0.1}  # defaults of what walks alone read
 METHODS = ("factorise", "walks")
 DENSE = 1000  # nodes up to which the matrix is decomposed by LAPACK in float64
 BLOCK = 128  # columns computed and Krylov directions added together
@@ -75,14 +77,22 @@ class GraphNode2Vec(GraphParameters):
         self.window = window if window is not None else 10 if method == "factorise" else 5
         self.negative = negative if negative is not None else 1 if method == "factorise" else 5
         whole = {"window": self.window, "negative": self.negative, "rank": rank, "walks": walks, "epochs": epochs}
-        if bad := {name: value for name, value in whole.items() if value is not None and value < 1}:
-            raise ValueError(f"GraphNode2Vec: numbers must be >= 1, got {bad}")
-        if length < 2 or not min(p, q, rate) > 0:
+        whole |= {"length": length}
+        if bad := {k: v for k, v in whole.items() if v is not None and (not isinstance(v, int) or v < 1)}:
+            raise ValueError(f"GraphNode2Vec: numbers must be integers >= 1, got {bad}")
+        if length < 2 or not all(isinstance(x, Real) and x > 0 for x in (p, q, rate)):
             raise ValueError(f"GraphNode2Vec: need length >= 2 and p, q, rate > 0, got {length}, {p}, {q}, {rate}")
         if method == "factorise" and (p != 1 or q != 1):
             raise ValueError(
                 f"GraphNode2Vec: p and q belong to method walks (factorise has p = q = 1), got p={p} and q={q}"
             )
+        if rank is not None and method == "walks":
+            raise ValueError(
+                f"GraphNode2Vec: rank belongs to method factorise (walks are not approximated), got {rank}"
+            )
+        given = {"walks": walks, "length": length, "epochs": epochs, "rate": rate}
+        if method == "factorise" and (idle := {k: v for k, v in given.items() if v != WALKS[k]}):
+            raise ValueError(f"GraphNode2Vec: these belong to method walks, which factorise does not take, got {idle}")
         self.method, self.rank, self.p, self.q, self.seed = method, rank, float(p), float(q), int(seed)
         self.walks, self.length, self.epochs, self.rate = walks, length, epochs, float(rate)
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy import sparse
 
 from embbench.core import Embedding, ExtractorDefaults, PerturbationDataset, UserError
-from embbench.embeddings._knowledge import symbols_of
 from embbench.embeddings._linalg import truncated_svd
 from embbench.embeddings._published import check_fetched, located
 from embbench.embeddings._regulons import read_regulons
 from embbench.embeddings._rows import check_dim, pick
+from embbench.genes import symbols_of
 
 SIDES = ("both", "regulator", "target")
 
@@ -74,6 +75,10 @@ class Regulons(ExtractorDefaults):
         """The file that the vectors depend on."""
         return (self.path,)
 
+    def fetched(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
+        """The address of the table, which ``embbench extract`` can fetch; nothing for a file."""
+        return ((self._text, ()),) if self._text.startswith(("http://", "https://")) else ()
+
     def matrix(self) -> tuple[list[str], sparse.csr_matrix]:
         """Genes, sorted, and ``R`` of shape (genes, genes), before normalisation; repeated pairs are averaged.
 
@@ -82,6 +87,11 @@ class Regulons(ExtractorDefaults):
         UserError
             The file cannot be read, lacks a column, or has no edge left.
         """
+        genes, R, _ = self._matrix()
+        return genes, R
+
+    def _matrix(self) -> tuple[list[str], sparse.csr_matrix, dict[str, int]]:
+        """`matrix`, and how many rows and pairs did not count."""
         check_fetched(self._text, self.path)
         table = read_regulons(self.path, self.weight, self.confidence)
         kept = [i for i, name in enumerate(table.source) if name not in self.leave_out]
@@ -94,13 +104,15 @@ class Regulons(ExtractorDefaults):
         total = sparse.csr_matrix((table.strength[kept], (ends[:, 0], ends[:, 1])), shape=shape)
         count = sparse.csr_matrix((np.ones(len(ends)), (ends[:, 0], ends[:, 1])), shape=shape)
         total.data /= count.data  # both sum repeats in the same order of columns
+        pairs_in_all = total.nnz
         total.eliminate_zeros()
         few = np.diff(total.indptr) < self.min_targets
         R = (sparse.diags(np.where(few, 0.0, 1.0)) @ total).tocsr()
         R.eliminate_zeros()
         if not R.nnz:
             raise UserError(f"{self.path}: expected regulators with >= {self.min_targets} targets, found none")
-        return genes, R
+        left_out = len(table.source) - len(kept) + table.silent
+        return genes, R, {"left_out": left_out, "cancelled": int(pairs_in_all - total.nnz)}
 
     def compute(self, names: Sequence[str] | None, train: PerturbationDataset | None) -> Embedding:
         """Vectors of shape (m, 2 r) or (m, r), r <= dim, float32, of the asked genes in the table; ``train`` unread.
@@ -110,7 +122,7 @@ class Regulons(ExtractorDefaults):
         UserError
             See `matrix`.
         """
-        genes, R = self.matrix()
+        genes, R, dropped = self._matrix()
         row, column = (np.asarray(abs(R).sum(axis=axis)).ravel() for axis in (1, 0))
         scale = [np.divide(1.0, np.sqrt(d), out=np.zeros_like(d), where=d > 0) for d in (row, column)]
         U, s, V = truncated_svd((sparse.diags(scale[0]) @ R @ sparse.diags(scale[1])).tocsr(), self.dim)
@@ -118,6 +130,7 @@ class Regulons(ExtractorDefaults):
         inside = {"regulator": row > 0, "target": column > 0, "both": (row > 0) | (column > 0)}[self.side]
         vectors = np.hstack([halves[half] for half in halves if self.side in ("both", half)])
         rows = np.flatnonzero(inside)
-        facts = {"source": self.path.name, "edges": int(R.nnz), "regulators": int((row > 0).sum())}
+        facts: dict[str, Any] = {"source": self.path.name, "edges": int(R.nnz), "regulators": int((row > 0).sum())}
         known = [genes[i] for i in rows]
-        return pick(names, known, vectors[rows], self.entity, {**facts, "negative": int((R.data < 0).sum())})
+        facts |= {"negative": int((R.data < 0).sum()), **dropped}
+        return pick(names, known, vectors[rows], self.entity, facts)

@@ -113,6 +113,10 @@ class Table(ExtractorDefaults):
         """
         self._check_hash()
         raw = self._read()
+        stayed = None
+        if self.rename is not None:
+            better, stayed = renamed(raw.names, self.rename)
+            raw = raw._replace(names=better)
         labels = self._labels(raw.names)
         self._check_repeats(labels, raw)
         matrix = self._values(raw.matrix)
@@ -129,6 +133,7 @@ class Table(ExtractorDefaults):
         rows = [i for i in np.flatnonzero(finite).tolist() if wanted is None or labels[i] in wanted]
         facts = {"source": self.path.name, "not_finite": int((~finite & ~zero).sum()), "rows": len(labels)}
         facts |= {"all_zero": int(zero.sum())} if zero.any() else {}
+        facts |= {} if stayed is None else {"not_renamed": stayed}
         contexts = None if raw.contexts is None else text_array([raw.contexts[i] for i in rows])
         chosen = text_array([labels[i] for i in rows])
         return Embedding(chosen, vectors[where[rows]], self.entity, contexts, facts)
@@ -142,7 +147,7 @@ class Table(ExtractorDefaults):
         raw = read_columns(self.path) if self.transpose else read_table(self.path, self.key, self.names)
         if len(raw.names) != len(raw.matrix):
             raise UserError(f"{self.path}: expected one name per vector, found {len(raw.names)} and {len(raw.matrix)}")
-        return raw if self.rename is None else raw._replace(names=renamed(raw.names, self.rename))
+        return raw
 
     def _values(self, matrix: np.ndarray) -> np.ndarray:
         with np.errstate(over="ignore"):

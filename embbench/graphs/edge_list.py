@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from embbench.genes import harmonise
-from embbench.numerics.edges import check_filters, graph_file, read_edges, require_genes
+from embbench.genes import check_namespace, symbols_of
+from embbench.numerics.edges import check_filters, graph_file, merged, read_edges, require_genes
 
 
 class EdgeList:
@@ -21,7 +21,8 @@ class EdgeList:
     path : ``ppi`` (packaged protein interactions) or a file.
     source, target, weight : columns; None finds the usual ones, weight ``none`` makes all edges 1.
     threshold : leave out edges of a smaller weight.
-    to : namespace that node names are brought into, as screens are; None keeps them (compounds).
+    to : namespace that node names are brought into, as screens are, which makes spellings of one gene one node; None
+        keeps them (compounds).
     channels, without, top_k, names : filters by STRING channel and neighbour rank, and STRING's protein.info file.
     directed : only False: the graph of `Inputs` is symmetric.
 
@@ -49,6 +50,7 @@ class EdgeList:
     ) -> None:
         if directed:
             raise ValueError(f"EdgeList: directed must be False (graphs are symmetric), got {directed}")
+        check_namespace("EdgeList", to)
         check_filters("EdgeList", channels, without, top_k, weight)
         self.path, self.to = str(path), to
         self.columns = (source, target, weight, threshold)
@@ -72,4 +74,6 @@ class EdgeList:
         if self.to is None:
             return names, edges
         require_genes(path, names)
-        return np.array(harmonise(names.tolist(), self.to).names, dtype=object), edges
+        now = symbols_of(names.tolist(), self.to)
+        names, edges = merged(path, np.array([now[name] for name in names.tolist()], dtype=str), edges)
+        return names.astype(object), edges

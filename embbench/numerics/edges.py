@@ -57,7 +57,7 @@ def read_edges(
     top_k: int | None = None,
     names: Path | str | None = None,
 ) -> tuple[np.ndarray, sparse.csr_matrix]:
-    """Read a table of edges: one header line, tab-, comma- or space-separated, plain or gzip.
+    """Read a table of edges: one header line, tab-, comma- or space-separated, plain or gzip; spaces around names go.
 
     Parameters
     ----------
@@ -83,8 +83,9 @@ def read_edges(
     Raises
     ------
     UserError
-        Unreadable file, missing column, ragged or empty table, a weight that is no positive number, a threshold
-        without weights, channels that the table does not have, proteins that ``names`` does not know, or no edge left.
+        Unreadable file, missing column, ragged or empty table, an edge without both ends, a weight that is no positive
+        number, a threshold without weights, channels that the table does not have, proteins that ``names`` does not
+        know, or no edge left.
     ValueError
         See `check_filters`.
     """
@@ -154,7 +155,9 @@ def _table(path: Path, separator: str, what: str = "edge table, one edge per lin
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)  # rows longer than the header
             # every distinct text once: STRING's 14 million rows as Python strings would take 10 GB
-            return pd.read_csv(path, sep=separator, dtype="category", na_filter=False, index_col=False, **options)
+            table = pd.read_csv(path, sep=separator, dtype="category", na_filter=False, index_col=False, **options)
+            table.columns = table.columns.str.strip()
+            return table
     except (OSError, EOFError, zlib.error, UnicodeDecodeError, ValueError, pd.errors.ParserWarning) as error:
         raise UserError(f"{path}: expected an {what}, found: {str(error).strip()}") from error
 
@@ -231,6 +234,36 @@ def protein_names(path: Path) -> dict[str, str]:
     return out
 
 
+def merged(path: Path, names: np.ndarray, adjacency: sparse.csr_matrix) -> tuple[np.ndarray, sparse.csr_matrix]:
+    """Nodes of one name made one node, as `read_edges` would have done had the file used these names.
+
+    Parameters
+    ----------
+    path : named in messages.
+    names : (m,) str, with repeats.
+    adjacency : of shape (m, m), symmetric.
+
+    Returns
+    -------
+    names, adjacency : sorted unique names that have an edge left, and the heaviest of parallel edges.
+
+    Raises
+    ------
+    UserError
+        All edges were between nodes of one name.
+
+    Examples
+    --------
+    >>> path = sparse.csr_matrix([[0.0, 3, 0], [3, 0, 2], [0, 2, 0]])
+    >>> found, edges = merged(Path("x"), np.array(["B", "A", "B"]), path)
+    >>> found.tolist(), edges.toarray().tolist()
+    (['A', 'B'], [[0.0, 3.0], [3.0, 0.0]])
+    """
+    labels, code = np.unique(names.astype(str), return_inverse=True)
+    half = sparse.triu(adjacency, 1).tocoo()
+    return _adjacency(path, labels, code[np.stack([half.row, half.col], axis=1)], half.data)
+
+
 def require_genes(path: Path, names: np.ndarray) -> None:
     """`UserError` when most ``names`` of shape (m,) are Ensembl proteins, as in published STRING tables.
 
@@ -275,12 +308,12 @@ def _header(path: Path, what: str = "edge table") -> tuple[list[str], str]:
     try:
         with path.open("rb") as probe:
             packed = probe.read(2) == b"\x1f\x8b"
-        with gzip.open(path, "rt", encoding="utf-8") if packed else path.open(encoding="utf-8") as file:
+        with gzip.open(path, "rt", encoding="utf-8-sig") if packed else path.open(encoding="utf-8-sig") as file:
             line = file.readline().rstrip("\r\n")
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise UserError(f"{path}: expected a readable {what} (text or .gz), found: {error}") from error
     separator = "\t" if "\t" in line else "," if "," in line else " "
-    header = next(csv.reader([line], delimiter=separator), [])
+    header = [name.strip() for name in next(csv.reader([line], delimiter=separator), [])]
     if len(header) < 2:
         raise UserError(f"{path}: expected a header naming at least two columns, found {line[:60]!r}")
     return header, separator
@@ -304,7 +337,13 @@ def _ends(
     path: Path, source: pd.Series, target: pd.Series, genes: Mapping[str, str] | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Sorted names (m,) and the codes of both ends, shape (n, 2)."""
-    found = [side.cat.categories.tolist() for side in (source, target)]
+    found = [[name.strip() for name in side.cat.categories] for side in (source, target)]
+    for names, side in zip(found, (source, target), strict=True):
+        if "" in names:
+            line = 2 + int(np.flatnonzero(np.isin(side.cat.codes, [i for i, name in enumerate(names) if not name]))[0])
+            raise UserError(
+                f"{path}, line {line}: expected a name in column {side.name!r}, found none; complete or drop such rows"
+            )
     if genes is not None:
         known = [name for name in {*found[0], *found[1]} if name in genes]
         if 2 * len(known) < len({*found[0], *found[1]}):
@@ -325,7 +364,7 @@ def _ends(
 def _adjacency(
     path: Path, labels: np.ndarray, ends: np.ndarray, values: np.ndarray
 ) -> tuple[np.ndarray, sparse.csr_matrix]:
-    real = (ends[:, 0] != ends[:, 1]) & (values > 0) & (ends >= labels.searchsorted("", "right")).all(axis=1)
+    real = (ends[:, 0] != ends[:, 1]) & (values > 0)
     if not real.any():
         raise UserError(f"{path}: expected at least one edge, found none with positive weight among {len(ends)} rows")
     used, codes = np.unique(ends[real], return_inverse=True)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from embbench.core import UserError
 from embbench.embeddings._knowledge import text_lines
-from embbench.genes import UNMAPPED, harmonise
+from embbench.genes import UNMAPPED, gene_table, harmonise
 
 # Where headers name a gene, in the order of preference: Ensembl's symbol, UniProt, NCBI's [gene=...], GENCODE's
 # seventh field, and the Ensembl identifier of the last two.
@@ -67,15 +67,18 @@ def read_map(path: Path) -> dict[str, str]:
     Raises
     ------
     UserError
-        Unreadable, or a line that has not two fields.
+        Unreadable, a line that has not two fields, or two genes for one identifier.
     """
     found: dict[str, str] = {}
     for number, line in enumerate(text_lines(path), start=1):
         fields = [field.strip() for field in line.split("\t" if "\t" in line else ",")]
         if line.strip() and (len(fields) != 2 or not all(fields)):
             raise UserError(f"{path}, line {number}: expected 'sequence identifier, gene', found {line[:60]!r}")
-        if line.strip():
-            found[fields[0]] = fields[1]
+        if line.strip() and found.setdefault(fields[0], fields[1]) != fields[1]:
+            raise UserError(
+                f"{path}, line {number}: expected one gene for {fields[0]!r}, found {found[fields[0]]!r} and "
+                f"{fields[1]!r}; keep one line per identifier"
+            )
     return found
 
 
@@ -101,8 +104,9 @@ def genes_of(records: Sequence[Record], given: Mapping[str, str]) -> list[str]:
     """Current symbol of each record's gene, "" where nothing names one.
 
     A gene in ``given`` wins (by identifier, with or without version, or by the accession between bars); then the
-    header's symbol if it is known, its Ensembl identifier, its symbol as written, and last the identifier itself where
-    that is the name of a known gene (``>TP53``).
+    header's symbol if it is current, its Ensembl identifier, its symbol if it is another name of one gene (an alias may
+    be that of a gene that is not meant, so identifiers go first), its symbol or identifier as written, and last the
+    record's identifier where that is the name of a known gene (``>TP53``).
 
     Examples
     --------
@@ -119,7 +123,8 @@ def _gene(record: Record, given: Mapping[str, str]) -> str:
         return _symbol(told) or told
     symbol, identifier = header_gene(record.header)
     plain = "" if name.isdecimal() else _symbol(name)  # a number counts records more often than it is an Entrez gene
-    return _symbol(symbol) or _symbol(identifier) or symbol or identifier or plain
+    exact = symbol if symbol in gene_table().symbol else ""
+    return exact or _symbol(identifier) or _symbol(symbol) or symbol or identifier or plain
 
 
 def _symbol(word: str) -> str:

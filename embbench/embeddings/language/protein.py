@@ -62,6 +62,8 @@ class Protein(EncoderParameters):
         pooling: str = "mean",
         **options: Any,
     ) -> None:
+        if not isinstance(window, int):
+            raise ValueError(f"Protein: window must be an integer >= 2, got {window!r}")
         super().__init__(encoder, window=window, pooling="mean" if pooling == "auto" else pooling, **options)
         if isoform not in ISOFORMS:
             raise ValueError(f"Protein: isoform must be one of {', '.join(ISOFORMS)}, got {isoform!r}")

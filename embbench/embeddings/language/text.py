@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from embbench.core import Embedding, PerturbationDataset, UserError
 from embbench.embeddings._knowledge import DATA, text_lines
 from embbench.embeddings._rows import pick
 from embbench.embeddings.language._encoder import EncoderParameters
-from embbench.genes import harmonise
+from embbench.genes import symbols_of
 
 MINILM = "hf:sentence-transformers/all-MiniLM-L6-v2@main"
 PACKAGED = {"names": ("gene_names.tsv.gz",), "go": ("go_annotations.tsv.gz", "go_terms.tsv.gz")}
@@ -107,7 +107,7 @@ class Text(EncoderParameters):
                 raise UserError(f"{path}: expected a header and one 'name, text' row per name, found no rows")
         # packaged tables are in current symbols already (same release as the gene table)
         foreign = self.entity == "gene" and self.source not in PACKAGED
-        symbol = _symbols([name for name, _ in rows]) if foreign else {name: name for name, _ in rows}
+        symbol = symbols_of([name for name, _ in rows]) if foreign else {name: name for name, _ in rows}
         parts: dict[str, list[str]] = defaultdict(list)
         for name, text in rows:
             parts[symbol[name]].append(" ".join(text.split()))
@@ -115,14 +115,6 @@ class Text(EncoderParameters):
         empty = sum(not text for text in texts.values())
         facts = {"names": len(texts), "empty": empty, "joined_rows": len(rows) - len(texts)}
         return {name: text for name, text in texts.items() if text}, facts
-
-
-def _symbols(names: Sequence[str]) -> Mapping[str, str]:
-    """Name -> current symbol; several spellings of one gene become one name, because their texts are joined."""
-    unique = list(dict.fromkeys(names))
-    done = harmonise(unique)
-    merge = (name for name, status in zip(unique, done.status, strict=True) if status == "collision")
-    return {**dict(zip(unique, done.names, strict=True)), **{name: harmonise([name]).names[0] for name in merge}}
 
 
 def _table(path: Path) -> list[tuple[str, str]]:
