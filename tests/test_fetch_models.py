@@ -238,7 +238,8 @@ def test_restricted_weights_are_accepted_once(base: Path, site: Site, tmp_path: 
     one_message(refused, entry.licence, entry.restricted, "nothing was fetched", "--accept-licence", lines=LICENCE)
     assert site.asked == []
     assert weights(tmp_path) == [aido_cell.GENE_LIST]
-    assert "--accept-licence" in listed(tmp_path, "aido-cell-3m")["licence"]
+    assert "tobeaccepted" in listed(tmp_path, "aido-cell-3m")["licence"]
+    assert "--accept-licence" in embbench(tmp_path, "list --why aido-cell-3m").out
     accepted = extract(base, tmp_path, f"--model aido-cell-3m {CELLS} --accept-licence")
     assert accepted.code == 0, accepted
     assert entry.licence in accepted.err
@@ -373,13 +374,16 @@ def test_a_grid_runs_what_was_fetched(base: Path, site: Site, tmp_path: Path) ->
 
 def test_the_list_says_what_is_there(base: Path, site: Site, tmp_path: Path) -> None:
     before = listed(tmp_path, GENEFORMER)
-    assert before["state"].startswith("missing:config.json,model.safetensors(2of2files)")
-    assert f"embbenchextract--model{GENEFORMER}fetchesit" in before["state"]
+    assert before["state"] == "fetch"
+    told = embbench(tmp_path, f"list --why {GENEFORMER}").out
+    assert "missing: config.json, model.safetensors (2 of 2 files)" in told
+    assert f"embbench extract --model {GENEFORMER}" in told
     assert site.asked == [], "a list fetches nothing"
     assert extract(base, tmp_path, f"--model {GENEFORMER} {CELLS}").code == 0
     site.asked.clear()
     assert listed(tmp_path, GENEFORMER) == before | {"state": "ready"}
-    assert listed(tmp_path, "geneformer-v1-30m")["state"].startswith("missing:")
+    assert listed(tmp_path, "geneformer-v1-30m")["state"] == "fetch"
     (root_of(tmp_path, f"hf:{V1}@main") / MODEL).unlink()
-    assert listed(tmp_path, GENEFORMER)["state"].startswith("missing:model.safetensors(1of2files)")
+    assert listed(tmp_path, GENEFORMER)["state"] == "fetch"
+    assert "missing: model.safetensors (1 of 2 files)" in embbench(tmp_path, f"list --why {GENEFORMER}").out
     assert site.asked == []

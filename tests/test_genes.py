@@ -192,7 +192,7 @@ def test_packaged_data_is_small_and_licensed():
     for path in DATA.glob("*.gz"):
         rows = gzip.decompress(path.read_bytes()).decode("utf-8").count("\n") - path.name.endswith(".tsv.gz")
         assert f"| `{path.name}` | {rows:,} |" in readme, path.name
-    assert len(list((DATA / "licences").glob("*.txt"))) == 6
+    assert len(list((DATA / "licences").glob("*.txt"))) == 7
 
 
 @pytest.mark.slow

@@ -276,7 +276,7 @@ NAMES = {
     "check module": Case("check heads mypkg.my:Head", ("'mypkg.my:Head'", "package.module:object", "mypkg")),
     "check object": Case("check heads embbench.heads.knn:KNM", ("KNM", "package.module:object")),
     "check file": Case("check heads my.py", ("my.py", "package.module:object"), text("my.py", "")),
-    "check without its file": Case("check embeddings table", ("'table'", "'path'", "table:FILE")),
+    "check without its file": Case("check embeddings table", ("'table'", "table of vectors", "table:FILE")),
     "check with a bad parameter": Case("check heads knn:k=0", ("KNN", "k", ">= 1", "got 0")),
     "prune": Case("cache prune --yes --name rectome", ("'rectome'", "reactome")),
 }

@@ -17,7 +17,7 @@ datasets:
 embeddings:
   vectors: {impl: "embbench.embeddings.table:Table", argument: path, params: {path: vectors.csv}}
   network: {impl: "embbench.embeddings.graph_spectral:GraphSpectral", argument: dim, params: {graph: ppi}}
-  weighty: {impl: "embbench.embeddings.scgpt:ScGPT", argument: weights, params: {weights: model}}
+  weighty: {impl: "embbench.embeddings.scgpt:ScGPT", argument: checkpoint, params: {checkpoint: model}}
 """
 
 
@@ -38,7 +38,7 @@ def test_files_beside_the_registry_are_found(own: tuple[Registry, Path]) -> None
     known, home = own
     assert known.get("datasets", "mine").params["path"] == str(home / "data" / "screen.csv")
     assert len(known.get("datasets", "mine").make().load()) == 3
-    assert known.get("embeddings", "weighty").params["weights"] == str(home / "model")
+    assert known.get("embeddings", "weighty").params["checkpoint"] == str(home / "model")
 
 
 def test_what_is_no_file_stays_as_written(own: tuple[Registry, Path]) -> None:
@@ -68,6 +68,6 @@ def test_keys_hold_content_and_no_folder(own: tuple[Registry, Path]) -> None:
 
 def test_the_packaged_registry_names_no_file_by_accident() -> None:
     """Its parameters are names (``go``, ``ppi``) or ``package:`` files; none may turn into a path of this machine."""
-    values = [e.params[k] for e in registry.default().entries() for k in FILES if k in e.params]
+    values = [e.params[k] for e in registry.default().entries() for k in FILES if e.params.get(k) is not None]
     assert values
     assert not [v for v in values if Path(v).is_absolute()]

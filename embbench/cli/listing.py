@@ -111,9 +111,10 @@ def state(entry: Entry) -> tuple[str, str]:
         made = entry.make()
     except UserError:
         return "your file", entry.needs_file or "needs parameters"
-    lacking = [where for where, files in _sources(made) if status(where, files) != "ready"]
+    lacking = {where: why for where, files in _sources(made) if (why := status(where, files)) != "ready"}
     if any(is_remote(where) for where in lacking):
-        how = f"embbench extract --model {entry.name}{' --accept-licence' if entry.restricted else ''}"
+        accept = " --accept-licence" if entry.restricted else ""
+        how = f"{'; '.join(lacking.values())}; embbench extract --model {entry.name}{accept}"
         return "fetch", f"{how}; {entry.needs_file}" if entry.needs_file else how
     absent = [path for path in made.files() if not path.is_file()] if hasattr(made, "files") else []
     return ("your file", entry.needs_file) if lacking or absent else ("ready", "")

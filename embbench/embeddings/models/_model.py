@@ -66,27 +66,8 @@ class CellModel(ExtractorDefaults):
         device: str = "auto",
         batch: int | None = None,
     ) -> None:
-        name = type(self).__name__
-        for label, value, allowed in (
-            ("level", level, LEVELS),
-            ("mode", mode, MODES),
-            ("precision", precision, PRECISIONS),
-        ):
-            _choice(name, label, value, allowed)
-        size = None if metacells == "all" else metacells
-        for label, number, least in (
-            ("layer", layer, 0),
-            ("cells", cells, 1),
-            ("batch", batch, 1),
-            ("metacells", size, 2),
-        ):
-            _whole(name, label, number, least)
         told = {"layer": layer, "metacells": metacells, "mode": mode, "cells": cells, "precision": precision}
-        idle = {k for k, v in told.items() if v != UNTOLD[k]} & (set(UNTOLD) if level == "static" else {"mode"})
-        if idle and level != "gene":
-            raise ValueError(
-                f"{name}: {', '.join(sorted(idle))} say nothing to level={level}; give level=gene with them"
-            )
+        _check(type(self).__name__, level, told, batch)
         self.checkpoint = None if checkpoint is None else str(checkpoint)
         self.level, self.layer, self.mode, self.cells, self.seed = level, layer, mode, cells, int(seed)
         self.metacells, self.precision, self.device, self.batch = metacells, precision, device, batch
@@ -279,6 +260,19 @@ def open_codes(train: PerturbationDataset) -> list[int]:
     if not isinstance(view, CellView):
         return []
     return [code for code in codes if (view.contexts is None or code in view.contexts) and view.n_controls(code)]
+
+
+def _check(name: str, level: str, told: dict[str, Any], batch: int | None) -> None:
+    """Refuse what is out of range, and what would say nothing at that level."""
+    _choice(name, "level", level, LEVELS)
+    _choice(name, "mode", told["mode"], MODES)
+    _choice(name, "precision", told["precision"], PRECISIONS)
+    for label, least in (("layer", 0), ("cells", 1), ("metacells", 2)):
+        _whole(name, label, None if (label, told[label]) == ("metacells", "all") else told[label], least)
+    _whole(name, "batch", batch, 1)
+    idle = {k for k, v in told.items() if v != UNTOLD[k]} & (set(UNTOLD) if level == "static" else {"mode"})
+    if idle and level != "gene":
+        raise ValueError(f"{name}: {', '.join(sorted(idle))} say nothing to level={level}; give level=gene with them")
 
 
 def _choice(name: str, what: str, value: str, allowed: tuple[str, ...]) -> None:
