@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+from _tiny_models import FAMILIES, MODELS, good
 from scipy import sparse
 from scipy.spatial.distance import cdist
 
+from embbench.checks import toy_screen
 from embbench.core import Inputs
 from embbench.heads.knn import KNN, backend
 from embbench.heads.mlp import MLP
@@ -36,3 +38,17 @@ def test_the_mlp_trains_there_and_agrees_with_the_cpu():
         for d in ("cpu", "cuda")
     }
     np.testing.assert_allclose(made["cuda"], made["cpu"], atol=0.05 * np.abs(made["cpu"]).max())
+
+
+@pytest.mark.parametrize("family", MODELS)
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-4), ("bfloat16", 0.2)])
+def test_cell_models_agree_with_the_cpu(family, precision, tolerance, tmp_path):
+    given = good(tmp_path, family) | {"level": "gene"}
+    screen = toy_screen()
+    train = screen.training(np.arange(len(screen)))
+    ways = {"cpu": {"device": "cpu"}, "cuda": {"device": "cuda", "precision": precision}}
+    made = {name: FAMILIES[family].make(**given | how).compute(None, train) for name, how in ways.items()}
+    assert made["cuda"].names.tolist() == made["cpu"].names.tolist()
+    assert np.array_equal(made["cuda"].count, made["cpu"].count)
+    largest = max(1.0, np.abs(made["cpu"].matrix).max())
+    assert np.abs(made["cuda"].matrix - made["cpu"].matrix).max() < tolerance * largest
