@@ -19,6 +19,7 @@ from embbench.embeddings.models._depth import (
     positive,
     value_embedding,
 )
+from embbench.embeddings.models._network import NetworkDefaults
 from embbench.embeddings.models._tensors import short
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def network(t: Tensors, vocabulary: tuple[str, ...], config: dict[str, Any], cho
 
 
 @dataclass(frozen=True)
-class Network:
+class Network(NetworkDefaults):
     """Encoder, and decoder for gene vectors; see `embbench.embeddings.models._run.Network`."""
 
     vocabulary: tuple[str, ...]
@@ -120,9 +121,9 @@ class Network:
     norm: Norm
     decoder: Decoder | None
     choices: Choices
-    aliases: ClassVar[dict[str, str]] = {}
     everything: ClassVar[bool] = True
     needs_depth: ClassVar[bool] = True
+    aliases: ClassVar[dict[str, str]] = {}
 
     @property
     def layers(self) -> int:
@@ -130,19 +131,9 @@ class Network:
         return len(self.blocks if self.decoder is None else self.decoder.blocks)
 
     @property
-    def default_layer(self) -> int:
-        """The last layer, as the official extraction reads it."""
-        return self.layers
-
-    @property
     def width(self) -> int:
         """Width of an encoder state."""
         return int(self.positions.shape[1])
-
-    @property
-    def inner(self) -> int:
-        """Width inside the encoder's position-wise map."""
-        return int(self.blocks[0].up.weight.shape[0])
 
     @property
     def pads(self) -> tuple[float, ...]:

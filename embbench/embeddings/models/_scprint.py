@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional
 
 from embbench.embeddings.models._layers import Attention, Linear, Norm, key_mask, linear, norm
+from embbench.embeddings.models._network import NetworkDefaults
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,7 +27,7 @@ LARGEST = 1e5  # the value encoders clamp their input here
 
 
 @dataclass(frozen=True)
-class Network:
+class Network(NetworkDefaults):
     """The scPRINT encoder; see `embbench.embeddings.models._run.Network` for what a network offers."""
 
     vocabulary: tuple[str, ...]
@@ -44,8 +45,8 @@ class Network:
     max_length: int | None
     truncate: str
     seed: int
-    aliases: ClassVar[dict[str, str]] = {}
     pads: ClassVar[tuple[float, ...]] = (0, 0.0)
+    aliases: ClassVar[dict[str, str]] = {}
 
     @property
     def everything(self) -> bool:
@@ -58,24 +59,9 @@ class Network:
         return bool(self.depth) or self.normalization == "log"
 
     @property
-    def layers(self) -> int:
-        """Number of transformer layers."""
-        return len(self.blocks)
-
-    @property
-    def default_layer(self) -> int:
-        """The last layer, as the official extraction reads it."""
-        return self.layers
-
-    @property
     def width(self) -> int:
         """Width of a state."""
         return int(self.table.shape[1])
-
-    @property
-    def inner(self) -> int:
-        """Width inside the position-wise map."""
-        return int(self.blocks[0].up.weight.shape[0])
 
     def static(self) -> Tensor:
         """``E[gene]``, shape (genes, d)."""

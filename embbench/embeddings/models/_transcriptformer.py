@@ -11,6 +11,7 @@ import torch
 from torch.nn import functional
 
 from embbench.embeddings.models._layers import ACTIVATIONS, Linear, Norm, linear, norm
+from embbench.embeddings.models._network import NetworkDefaults
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -80,7 +81,7 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Network:
+class Network(NetworkDefaults):
     """The TranscriptFormer encoder; see `embbench.embeddings.models._run.Network` for what a network offers."""
 
     vocabulary: tuple[str, ...]
@@ -96,30 +97,14 @@ class Network:
     readout: str
     order: str
     seed: int
-    aliases: ClassVar[dict[str, str]] = {}
-    everything: ClassVar[bool] = False
     needs_depth: ClassVar[bool] = True
     pads: ClassVar[tuple[float, ...]] = (0, 0.0)
-
-    @property
-    def layers(self) -> int:
-        """Number of transformer layers."""
-        return len(self.blocks)
-
-    @property
-    def default_layer(self) -> int:
-        """The last layer, as the official extraction reads it."""
-        return self.layers
+    aliases: ClassVar[dict[str, str]] = {}
 
     @property
     def width(self) -> int:
         """Width of a state."""
         return int(self.table.shape[1])
-
-    @property
-    def inner(self) -> int:
-        """Width inside the position-wise map."""
-        return int(self.blocks[0].up.weight.shape[0])
 
     def static(self) -> Tensor:
         """``MLP(E[gene])``, shape (genes, d)."""

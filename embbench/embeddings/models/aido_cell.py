@@ -22,6 +22,7 @@ from embbench.embeddings.models._depth import (
     read_genes,
     value_embedding,
 )
+from embbench.embeddings.models._network import NetworkDefaults
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -161,7 +162,7 @@ def _network(
 
 
 @dataclass(frozen=True)
-class Network:
+class Network(NetworkDefaults):
     """The AIDO.Cell encoder; see `embbench.embeddings.models._run.Network` for what a network offers."""
 
     vocabulary: tuple[str, ...]
@@ -173,30 +174,15 @@ class Network:
     readout: str
     average: str
     total: str
-    aliases: ClassVar[dict[str, str]] = {}
     everything: ClassVar[bool] = True
     needs_depth: ClassVar[bool] = True
     pads: ClassVar[tuple[float, ...]] = (0.0, 0.0)  # never used: all cells have the same length
-
-    @property
-    def layers(self) -> int:
-        """Number of transformer layers."""
-        return len(self.blocks)
-
-    @property
-    def default_layer(self) -> int:
-        """The last layer, as the official extraction reads it."""
-        return self.layers
+    aliases: ClassVar[dict[str, str]] = {}
 
     @property
     def width(self) -> int:
         """Width of a state."""
         return int(self.positions.shape[1])
-
-    @property
-    def inner(self) -> int:
-        """Width inside the position-wise map."""
-        return int(self.blocks[0].up.weight.shape[0])
 
     def static(self) -> Tensor:
         """Position vectors of the genes, shape (genes, d)."""

@@ -12,6 +12,7 @@ from embbench.core import UserError
 from embbench.embeddings.models._bert import SIZES, bert
 from embbench.embeddings.models._geneformer import CORPORA, STEMS, Words, find_dictionaries, repository_of
 from embbench.embeddings.models._model import CellModel
+from embbench.embeddings.models._network import NetworkDefaults
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -180,7 +181,7 @@ def _check(path: Path, config: dict[str, Any], tokens: Path, words: int) -> None
 
 
 @dataclass(frozen=True)
-class Network:
+class Network(NetworkDefaults):
     """The Geneformer encoder; see `embbench.embeddings.models._run.Network` for what a network offers."""
 
     words: Words
@@ -193,8 +194,6 @@ class Network:
     depth: str
     ties: str
     longest: int
-    everything: ClassVar[bool] = False
-    needs_depth: ClassVar[bool] = False
 
     @property
     def vocabulary(self) -> tuple[str, ...]:
@@ -217,11 +216,6 @@ class Network:
         return (self.vocabulary.index("<pad>"),)
 
     @property
-    def layers(self) -> int:
-        """Number of transformer layers."""
-        return len(self.blocks)
-
-    @property
     def default_layer(self) -> int:
         """The last but one, as the official extraction reads it."""
         return self.layers - 1
@@ -230,11 +224,6 @@ class Network:
     def width(self) -> int:
         """Width of a state."""
         return int(self.table.shape[1])
-
-    @property
-    def inner(self) -> int:
-        """Width inside the position-wise map."""
-        return int(self.blocks[0].up.weight.shape[0])
 
     def static(self) -> Tensor:
         """``E[gene]``, shape (genes, d)."""

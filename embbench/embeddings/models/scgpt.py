@@ -10,6 +10,7 @@ import numpy as np
 
 from embbench.core import UserError
 from embbench.embeddings.models._model import CellModel
+from embbench.embeddings.models._network import NetworkDefaults
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -151,7 +152,7 @@ def _network(
 
 
 @dataclass(frozen=True)
-class Network:
+class Network(NetworkDefaults):
     """The scGPT encoder; see `embbench.embeddings.models._run.Network` for what a network offers."""
 
     vocabulary: tuple[str, ...]
@@ -169,28 +170,11 @@ class Network:
     truncate: str
     seed: int
     aliases: ClassVar[dict[str, str]] = {}
-    everything: ClassVar[bool] = False
-    needs_depth: ClassVar[bool] = False
-
-    @property
-    def layers(self) -> int:
-        """Number of transformer layers."""
-        return len(self.blocks)
-
-    @property
-    def default_layer(self) -> int:
-        """The last layer, as the official extraction reads it."""
-        return self.layers
 
     @property
     def width(self) -> int:
         """Width of a state."""
         return int(self.table.shape[1])
-
-    @property
-    def inner(self) -> int:
-        """Width inside the position-wise map."""
-        return int(self.blocks[0].up.weight.shape[0])
 
     def static(self) -> Tensor:
         """``LN(E[gene])``, shape (genes, d)."""

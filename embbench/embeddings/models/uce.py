@@ -11,6 +11,7 @@ import numpy as np
 
 from embbench.core import UserError
 from embbench.embeddings.models._model import CellModel
+from embbench.embeddings.models._network import NetworkDefaults
 from embbench.embeddings.models._uce import PAD, Genome, sentence
 
 if TYPE_CHECKING:
@@ -186,7 +187,7 @@ def _network(t: Tensors, genome: Genome, own: UCE) -> Network:
 
 
 @dataclass(frozen=True)
-class Network:
+class Network(NetworkDefaults):
     """The UCE encoder; see `embbench.embeddings.models._run.Network` for what a network offers.
 
     ``tokens`` and ``fixed`` are the token's input and static vectors, computed once: they need no cell.
@@ -205,7 +206,6 @@ class Network:
     soft_mask: bool
     seed: int
     pads: ClassVar[tuple[int]] = (PAD,)
-    everything: ClassVar[bool] = False
     needs_depth: ClassVar[bool] = True
 
     @property
@@ -224,19 +224,9 @@ class Network:
         return len(self.blocks) + 1
 
     @property
-    def default_layer(self) -> int:
-        """The decoder's output, as the official extraction reads it."""
-        return self.layers
-
-    @property
     def width(self) -> int:
         """Width of a state."""
         return int(self.tokens.shape[1])
-
-    @property
-    def inner(self) -> int:
-        """Width inside the position-wise map."""
-        return int(self.blocks[0].up.weight.shape[0])
 
     def static(self) -> Tensor:
         """``LN(gelu(W' e / |e|))``, shape (genes, d)."""
