@@ -98,7 +98,7 @@ class Case:
         own = "".join(f":{key}={value}" for key, value in given.items() if key not in OPTIONS)
         options = {key: str(given[key]) for key in OPTIONS if key in given}
         options |= {"registry": str(self.base / "toy.yaml"), "dataset": "toy"}
-        if self.family in MODELS:
+        if self.family in MODELS and given["level"] != "static":
             options["cells"] = "5"
         elif self.entry.modality == "chemistry":
             options["dataset"] = "toy:compound"

@@ -7,6 +7,7 @@ import pytest
 from components import leak
 
 from embbench import registry
+from embbench.cache.weights import is_remote
 from embbench.core import Run
 from embbench.grid import screens, vectors
 from embbench.grid.fit import job_of, predict
@@ -24,10 +25,12 @@ SMALL = {
 
 
 def spec_of(entry):
-    """An embedding entry as a small spec, None where it needs a file of the user's."""
+    """An embedding entry as a small spec, None where it needs a file of the user's, or weights that are fetched."""
+    if (entry.needs_file and not entry.test) or entry.missing():
+        return None
     if entry.argument == "of":
         return f"{entry.name}:{STATIC}"
-    if (entry.needs_file and not entry.test) or entry.missing():
+    if hasattr(entry.load(), "fetched") and any(is_remote(where) for where, _ in entry.make(**entry.test).fetched()):
         return None
     known = {k: v for k, v in entry.test.items() if not isinstance(v, list | dict)}
     return ":".join([entry.name, *(f"{k}={v}" for k, v in known.items())])

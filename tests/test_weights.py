@@ -288,6 +288,7 @@ def test_an_interrupted_write_leaves_nothing(site: Site, monkeypatch: pytest.Mon
 
 KILLED = """
 import os, signal, sys, threading
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for what it starts in the background
 from embbench.cache import download, weights
 real, count = download._read, [0]
 def read(answer):
