@@ -89,6 +89,11 @@ def test_gin_layer_is_the_published_formula() -> None:
         assert np.allclose(found.detach().numpy(), expected, atol=2e-5)
 
 
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
+
+
 def test_network_puts_relu_between_layers_only() -> None:
     S = as_torch(propagation("gcn", sparse.csr_matrix(weighted())), CPU)
     net = LinkNetwork(torch.randn(14, 4), "gcn", 3, 0.5).eval()

@@ -64,11 +64,17 @@ def read_regulons(path: Path, weight: str | None = None, confidence: Sequence[st
     return RegulonTable(ends[0], ends[1], strength[kept], nameless + int((~kept).sum()))
 
 
+def _one_more(line: str, head: str, separator: str) -> bool:
+    return line.endswith(separator) and line.count(separator) == head.count(separator) + 1
+
+
 def _table(path: Path) -> pd.DataFrame:
     import pandas as pd
 
     lines = [line for line in text_lines(path) if line.strip()]
     separator = "\t" if lines and "\t" in lines[0] else ","
+    # a separator at the end of every row is no field; pandas 3 takes it for one
+    lines = [line[:-1] if _one_more(line, lines[0], separator) else line for line in lines]
     try:
         with warnings.catch_warnings():
             # pandas would take the first field of longer rows for an index, or cut them: every column shifts

@@ -337,7 +337,7 @@ def _ends(
     path: Path, source: pd.Series, target: pd.Series, genes: Mapping[str, str] | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Sorted names (m,) and the codes of both ends, shape (n, 2)."""
-    found = [[name.strip() for name in side.cat.categories] for side in (source, target)]
+    found = [[str(name).strip() for name in side.cat.categories] for side in (source, target)]
     for names, side in zip(found, (source, target), strict=True):
         if "" in names:
             line = 2 + int(np.flatnonzero(np.isin(side.cat.codes, [i for i, name in enumerate(names) if not name]))[0])
