@@ -44,6 +44,8 @@ MODALITIES = (
 KIND_NAMES = {dict: "mapping", list: "list", str: "text", int: "number"}
 # a part of a spec: up to the next colon that is not quoted and does not belong to hf:... or https:...
 PART = re.compile(r"""(?:'[^']*'|"[^"]*"|(?<=[=:])(?:hf|https?):|[^:])+""")
+# one of several specs: up to the next comma that is not inside brackets or quotes
+ITEM = re.compile(r"""(?:\[[^\]]*\]|'[^']*'|"[^"]*"|[^,])+""")
 KEYED = re.compile(r"\w+=")
 
 
@@ -164,6 +166,17 @@ def load_object(impl: str) -> Any:
         return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise UserError(f"cannot load {impl!r}, expected an importable 'package.module:object': {error}") from error
+
+
+def split_specs(text: str) -> list[str]:
+    """Comma-separated specs; commas inside brackets or quotes belong to a value.
+
+    Examples
+    --------
+    >>> split_specs("go, edge_wavelet:graph=f:without=[textmining,coexpression]")
+    ['go', 'edge_wavelet:graph=f:without=[textmining,coexpression]']
+    """
+    return [part for found in ITEM.findall(text) if (part := found.strip())]
 
 
 @dataclass(frozen=True)

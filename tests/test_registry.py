@@ -188,3 +188,21 @@ def test_unresolvable_objects_and_missing_modules(tmp_path: Path) -> None:
 def test_listing_imports_nothing(small: Registry) -> None:
     assert small.get("heads", "mean").summary().startswith("The mean training effect")
     assert [e.name for e in small.entries("embeddings")] == ["noise", "shuffled"]
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("go,ppi", ["go", "ppi"]),
+        (" go , ,ppi:dim=4 ", ["go", "ppi:dim=4"]),
+        ("e:without=[a,b]:top_k=3,go", ["e:without=[a,b]:top_k=3", "go"]),
+        ("t:path='a,b.csv',go", ["t:path='a,b.csv'", "go"]),
+        ("broken:[a,go", ["broken:[a", "go"]),
+        ("", []),
+    ],
+)
+def test_specs_part_at_commas_outside_brackets(text: str, parts: list[str]) -> None:
+    from embbench.grid.config import Grid
+
+    assert registry.split_specs(text) == parts
+    assert Grid(emb=text).emb == parts

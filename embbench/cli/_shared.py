@@ -29,7 +29,9 @@ def registry_paths(given: Sequence[Path] | None) -> tuple[str, ...]:
 
 def split_list(text: str | None) -> list[str] | None:
     """``a,b`` -> [a, b]; None stays None."""
-    return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
+    from embbench.registry import split_specs
+
+    return None if text is None else split_specs(text)
 
 
 def show(title: str, records: Sequence[dict[str, Any]]) -> None:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError, field_validator
 
 from embbench.core import UserError
+from embbench.registry import split_specs
 
 DEMO = "sim_demo"
 METRICS = (
@@ -74,7 +75,7 @@ class Grid(BaseModel):
     )
     @classmethod
     def _listed(cls, value: Any) -> Any:
-        return [v for v in value.split(",") if v] if isinstance(value, str) else value
+        return split_specs(value) if isinstance(value, str) else value
 
     @field_validator("seed", mode="before")
     @classmethod
