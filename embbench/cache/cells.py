@@ -104,9 +104,20 @@ class H5Cells:
 
     def perturbed(self, row: int) -> np.ndarray:
         """Perturbed cells of shape (m, g), float32, of dataset row ``row``, in source order."""
+        return self._sparse(self._perturbed(row)).toarray()
+
+    def _perturbed(self, row: int) -> np.ndarray:
         _, index = self._file()
         lo, hi = np.searchsorted(index["sorted_row"], [row, row + 1])
-        return self._sparse(index["order"][lo:hi]).toarray()
+        return index["order"][lo:hi]
+
+    def batches(self, context: int, half: str = "A") -> np.ndarray:
+        """Batch codes of control cells, shape (m,), in source order."""
+        return self._file()[1]["batch"][self._controls(context, half)]
+
+    def perturbed_batches(self, row: int) -> np.ndarray:
+        """Batch codes of the perturbed cells of a row, shape (m,), in source order."""
+        return self._file()[1]["batch"][self._perturbed(row)]
 
     def columns(self) -> dict[str, np.ndarray]:
         """Of shape (cells,): ``row`` (-1 control, -2 unused), ``context``, ``half`` (0 A, 1 B, 2 both), ``batch``."""

@@ -30,11 +30,14 @@ ARRAYS = (
     "labels",
     "labels_tested",
 )
+JUDGED = ("truth_labels", "truth_labels_tested", "log2fc", "padj")  # not in the digest of screens that lack them
 
 
 def dataset_digest(data: PerturbationDataset) -> str:
     """16 hex digits of everything a run can see of the screen; ``meta`` is left out except what changes meaning."""
     parts = [getattr(data, name) for name in ARRAYS]
+    if data.truth_labels is not data.labels or data.padj is not None:
+        parts += [getattr(data, name) for name in JUDGED]
     covariates = {k: array_digest(v) for k, v in data.covariates.items()}
     words = [
         data.unit,
@@ -50,9 +53,11 @@ def dataset_digest(data: PerturbationDataset) -> str:
 
 def save_screen(path: Path, data: PerturbationDataset) -> str:
     """Write the condition level of a screen (cells stay where they are); returns the dataset digest."""
-    arrays = {name: getattr(data, name) for name in ARRAYS if getattr(data, name) is not None}
+    arrays = {name: getattr(data, name) for name in (*ARRAYS, *JUDGED) if getattr(data, name) is not None}
     if data.truth is data.effects:
         del arrays["truth"]
+    if data.truth_labels is data.labels:
+        arrays = {k: v for k, v in arrays.items() if not k.startswith("truth_labels")}
     arrays |= {f"covariate:{k}": v for k, v in data.covariates.items()}
     key = data.meta.get("digest") or dataset_digest(data)
     facts = {

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
-from embbench.core import CellView, Counts, Inputs, PerturbationDataset, Truth
+from embbench.core import CellView, Counts, DETable, Inputs, PerturbationDataset, Truth
 
 KNOWN = (
     *("TP53", "MDM2", "CDKN1A", "EP300", "BRCA1", "STAT1", "JAK1", "JAK2"),
@@ -66,6 +66,14 @@ class ToyCells:
         """Names of the control cells."""
         return np.array([f"{half}{context}-{i}" for i in range(self.n_controls(context, half))], dtype=str)
 
+    def batches(self, context: int, half: str = "A") -> np.ndarray:
+        """Batch codes of the control cells: six batches in turn."""
+        return np.arange(self.n_controls(context, half)) % 6
+
+    def perturbed_batches(self, row: int) -> np.ndarray:
+        """Batch codes of the perturbed cells of a row: six batches in turn."""
+        return np.arange(self.n_perturbed) % 6
+
     def _draw(self, mean: np.ndarray, cells: int, *address: int) -> np.ndarray:
         noise = np.random.default_rng([self.salt, *address]).normal(0.0, 0.3, (cells, len(mean)))
         return (mean + noise).astype(np.float32)
@@ -117,8 +125,17 @@ def toy_screen(seed: int = 0, entity_type: str = "gene") -> PerturbationDataset:
         labels=labels,
         labels_tested=rng.random((n, g)) < 0.9,
         cells=cells,
+        **_tested(mean),
         **_pseudobulk(cells, code),
     )
+
+
+def _tested(mean: np.ndarray) -> dict[str, np.ndarray]:
+    """A DE table in which the largest third of the effects is significant; the last gene is not tested."""
+    log2fc, size = (mean / np.log(2)).astype(np.float32), np.abs(mean)
+    padj = np.where(size > np.quantile(size, 2 / 3), 0.001, 0.5).astype(np.float32)
+    log2fc[:, -1] = padj[:, -1] = np.nan
+    return {"log2fc": log2fc, "padj": padj}
 
 
 def _pseudobulk(cells: ToyCells, code: np.ndarray) -> dict[str, np.ndarray]:
@@ -261,6 +278,7 @@ def toy_truth(unit: str = "delta", seed: int = 0) -> Truth:
         variance=screen.truth_variance[test],
         labels=screen.labels[test],
         labels_tested=screen.labels_tested[test],
-        cells=CellView(screen.cells, test),
+        de=DETable(screen.log2fc[test], screen.padj[test]),
+        cells=CellView(screen.cells, test, half="B", share="observed"),
         basis=np.ascontiguousarray(basis, dtype=np.float32),
     )

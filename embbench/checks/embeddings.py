@@ -229,9 +229,17 @@ class ShuffledCells:
         """Names in the other order."""
         return self.inner.names(context, half)[self._order(context, half)]
 
+    def batches(self, context: int, half: str = "A") -> np.ndarray:
+        """Batch codes in the other order."""
+        return self.inner.batches(context, half)[self._order(context, half)]
+
     def perturbed(self, row: int) -> np.ndarray:
         """As they were."""
         return self.inner.perturbed(row)
+
+    def perturbed_batches(self, row: int) -> np.ndarray:
+        """As they were."""
+        return self.inner.perturbed_batches(row)
 
 
 @dataclass(frozen=True)
@@ -259,6 +267,14 @@ class ScrambledCells:
         """As they were."""
         return self.inner.names(context, half)
 
+    def batches(self, context: int, half: str = "A") -> np.ndarray:
+        """As they were."""
+        return self.inner.batches(context, half)
+
+    def perturbed_batches(self, row: int) -> np.ndarray:
+        """As they were."""
+        return self.inner.perturbed_batches(row)
+
     def perturbed(self, row: int) -> np.ndarray:
         """Open rows as they were; closed rows shifted."""
         cells = self.inner.perturbed(row)
@@ -283,5 +299,8 @@ def _scrambled(screen: PerturbationDataset) -> PerturbationDataset:
         truth_variance=np.abs(noisy(screen.truth_variance, every)),
         baseline_truth=noisy(screen.baseline_truth, np.arange(len(screen.contexts))),
         labels=np.where(np.isin(every, test)[:, None], 0, screen.labels).astype(np.int8),
+        truth_labels=np.zeros_like(screen.labels),
+        log2fc=noisy(screen.log2fc, every),
+        padj=np.abs(noisy(screen.padj, every)),
         cells=CellView(ScrambledCells(screen.cells, frozenset(test.tolist())), every),
     )

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import fields, replace
 
 import numpy as np
 
 from embbench.checks._contract import ContractError, Make, require
 from embbench.checks._toy import toy_truth
-from embbench.core import Metric, Truth
+from embbench.core import DETable, Metric, Truth
 
-LEVELS, TARGETS = ("condition", "set", "population"), ("effects", "labels", "population")
+LEVELS, TARGETS = ("condition", "set", "gene", "population"), ("effects", "labels", "population")
 ALWAYS = {"effects", "unit", "context", "targets", "entities"}
+GENES, SPACES = re.compile(r"all|notarget|(top|expressed)[1-9]\d*"), re.compile(r"genes|pca[1-9]\d*")
 BOUND = 1e-6  # how far from a declared bound rounding may take a value
 
 
@@ -54,6 +56,8 @@ def subset(truth: Truth, rows: np.ndarray) -> Truth:
             cut[field.name] = tuple(value[i] for i in rows)
         elif field.name == "cells" and value is not None:
             cut[field.name] = value.take(rows)
+        elif isinstance(value, DETable):
+            cut[field.name] = replace(value, log2fc=value.log2fc[rows], padj=value.padj[rows])
         elif isinstance(value, np.ndarray) and field.name != "basis":
             cut[field.name] = value[rows]
     return replace(truth, **cut)
@@ -72,8 +76,9 @@ def metric_declares_itself(make: Make) -> None:
     require(metric.level in LEVELS, f"metric: level must be one of {LEVELS}, found {metric.level!r}")
     require(metric.target in TARGETS, f"metric: target must be one of {TARGETS}, found {metric.target!r}")
     require(metric.lower < metric.upper, f"metric: range {metric.lower} .. {metric.upper} is empty")
-    words = metric.genes in ("all", "notarget") or metric.genes.removeprefix("top").isdigit()
-    require(words, f"metric: genes must be all, notarget or topK, found {metric.genes!r}")
+    require(bool(GENES.fullmatch(metric.genes)), f"metric: genes must be {GENES.pattern}, found {metric.genes!r}")
+    require(bool(SPACES.fullmatch(metric.space)), f"metric: space must be {SPACES.pattern}, found {metric.space!r}")
+    require(metric.formula, "metric: the formula is empty; write the docstring of its function, or `about`")
     strange = set(metric.needs) - {f.name for f in fields(Truth)}
     require(not strange, f"metric: needs {sorted(strange)} are not fields of Truth")
     require(metric.source.strip(), "metric: source (paper and equation) is empty")
@@ -120,13 +125,13 @@ def metric_stays_in_range(make: Make) -> None:
 
 
 def metric_follows_its_rows(make: Make) -> None:
-    """Reordering conditions reorders values; unless the level is ``set``, a row alone scores as among others."""
+    """Reordering conditions reorders values; unless the level is ``set`` or ``gene``, a row scores alike alone."""
     metric = make()
     truth = _truth(metric)
     pred = noisy(metric, truth, 1.0, 3)
     values = metric(pred, truth)
     orders = [np.random.default_rng(1).permutation(len(pred))]
-    orders += [] if metric.level == "set" else [np.array([4]), np.array([8, 1, 5])]
+    orders += [] if metric.level in ("set", "gene") else [np.array([4]), np.array([8, 1, 5])]
     for rows in orders:
         again = metric(pred[rows], subset(truth, rows))
         same = np.allclose(again, values[rows], rtol=1e-9, atol=1e-9, equal_nan=True)

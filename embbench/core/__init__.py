@@ -4,20 +4,22 @@ Shapes used in every docstring: ``n`` conditions (rows), ``g`` measured genes, `
 entities, ``d`` embedding width.
 """
 
-from embbench.core.cells import Cells, CellView, Counts, view_cells
+from embbench.core.cells import SHARES, Cells, CellView, Counts, share_of, view_cells
 from embbench.core.heads import Fold, Head, HeadDefaults, Inputs, Split
 from embbench.core.run import Run
-from embbench.core.scoring import Metric, Truth
+from embbench.core.scoring import DETable, Metric, Truth
 from embbench.core.screen import ENTITY_TYPES, UNITS, PerturbationDataset, UserError
 from embbench.core.vectors import ContextExtractor, Embedding, Extractor, ExtractorDefaults
 
 __all__ = [
     "ENTITY_TYPES",
+    "SHARES",
     "UNITS",
     "CellView",
     "Cells",
     "ContextExtractor",
     "Counts",
+    "DETable",
     "Embedding",
     "Extractor",
     "ExtractorDefaults",
@@ -31,5 +33,6 @@ __all__ = [
     "Split",
     "Truth",
     "UserError",
+    "share_of",
     "view_cells",
 ]

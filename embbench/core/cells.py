@@ -70,6 +70,34 @@ class Cells(Protocol):
         """Names (barcodes) of control cells, shape (m,), str, in the order of `controls`."""
         ...
 
+    def batches(self, context: int, half: str = "A") -> np.ndarray:
+        """Batch codes of control cells, shape (m,), int, in the order of `controls`."""
+        ...
+
+    def perturbed_batches(self, row: int) -> np.ndarray:
+        """Batch codes of perturbed cells, shape (m,), int, in the order of `perturbed`; codes as in `batches`."""
+        ...
+
+
+SHARES = ("all", "observed", "replicate")
+
+
+def share_of(cells: int, row: int, share: str) -> np.ndarray:
+    """Positions of a condition's cells in one of two disjoint random halves of equal size, ascending; or of all.
+
+    Populations are judged against one half, so that the other can say how well the truth itself would have done.
+
+    Examples
+    --------
+    >>> sorted([*share_of(5, 0, "observed"), *share_of(5, 0, "replicate")]) != [0, 1, 2, 3, 4]
+    True
+    """
+    if share == "all":
+        return np.arange(cells)
+    order = np.random.default_rng([row, cells]).permutation(cells)
+    half = cells // 2
+    return np.sort(order[:half] if share == "observed" else order[half : 2 * half])
+
 
 @dataclass(frozen=True)
 class CellView:
@@ -81,38 +109,58 @@ class CellView:
     rows : dataset rows whose perturbed cells are open; empty for queries.
     contexts : context codes whose controls are open; None opens all.
     columns : gene columns to keep; None keeps all.
+    half : control half; ``B`` only where predictions are judged, never in what a component is handed.
+    share : of the perturbed cells, one of `SHARES`.
     """
 
     source: Cells
     rows: np.ndarray
     contexts: frozenset[int] | None = None
     columns: np.ndarray | None = None
+    half: str = "A"
+    share: str = "all"
 
     def controls(self, context: int) -> np.ndarray:
-        """Half-A control cells, shape (m, g), of a context code."""
+        """Control cells, shape (m, g), of a context code."""
         self._check(context)
-        return self._cut(self.source.controls(context, "A"))
+        return self._cut(self.source.controls(context, self.half))
 
     def n_controls(self, context: int) -> int:
-        """Number of half-A control cells of a context code."""
+        """Number of control cells of a context code."""
         self._check(context)
-        return self.source.n_controls(context, "A")
+        return self.source.n_controls(context, self.half)
 
     def counts(self, context: int, index: np.ndarray | None = None) -> Counts:
-        """Half-A control cells of a context code as counts of the whole panel, whatever ``columns`` says."""
+        """Control cells of a context code as counts of the whole panel, whatever ``columns`` says."""
         self._check(context)
-        return self.source.counts(context, "A", index)
+        return self.source.counts(context, self.half, index)
 
     def names(self, context: int) -> np.ndarray:
-        """Names of the half-A control cells of a context code, shape (m,)."""
+        """Names of the control cells of a context code, shape (m,)."""
         self._check(context)
-        return self.source.names(context, "A")
+        return self.source.names(context, self.half)
+
+    def batches(self, context: int) -> np.ndarray:
+        """Batch codes of the control cells of a context code, shape (m,)."""
+        self._check(context)
+        return self.source.batches(context, self.half)
 
     def perturbed(self, position: int) -> np.ndarray:
         """Perturbed cells, shape (m, g), of the view's row number ``position``."""
+        row = self._open(position)
+        cells = self.source.perturbed(row)
+        return self._cut(cells if self.share == "all" else cells[share_of(len(cells), row, self.share)])
+
+    def perturbed_batches(self, position: int) -> np.ndarray:
+        """Batch codes of the perturbed cells of the view's row number ``position``, shape (m,)."""
+        row = self._open(position)
+        codes = self.source.perturbed_batches(row)
+        return codes[share_of(len(codes), row, self.share)]
+
+    def _open(self, position: int) -> int:
         if position >= len(self.rows):
             raise PermissionError(f"perturbed cells of row {position} are closed here; {len(self.rows)} rows are open")
-        return self._cut(self.source.perturbed(int(self.rows[position])))
+        return int(self.rows[position])
 
     def _check(self, context: int) -> None:
         if self.contexts is not None and context not in self.contexts:

@@ -2,12 +2,40 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from embbench.core.cells import CellView
+
+
+@dataclass(frozen=True)
+class DETable:
+    """Differential expression of the observed cells against control half B, one row per tested condition.
+
+    Parameters
+    ----------
+    log2fc : shape (n, g), float32, log2 ratio of mean counts with a stated pseudocount; NaN where untested.
+    padj : shape (n, g), float32, Benjamini-Hochberg p values within each condition; NaN where untested.
+    level : significance level of `significant`.
+
+    Examples
+    --------
+    >>> DETable(np.array([[1.0, 2.0]]), np.array([[0.2, 0.01]])).significant.tolist()
+    [[False, True]]
+    """
+
+    log2fc: np.ndarray
+    padj: np.ndarray
+    level: float = 0.05
+
+    @property
+    def significant(self) -> np.ndarray:
+        """Bool of shape (n, g): tested and below the level."""
+        return np.nan_to_num(self.padj, nan=1.0) < self.level
 
 
 @dataclass(frozen=True)
@@ -25,9 +53,10 @@ class Truth:
     baseline : shape (n, g), float32 or None, half-B control mean of each row's context.
     centroid : shape (n, g), float32 or None, mean training effect of each row's context.
     variance : shape (n, g), float32 or None, sampling variance of ``effects``.
-    labels, labels_tested : shape (n, g), or None.
-    cells : perturbed cells of the test rows, or None.
-    basis : shape (g, k), float32 or None, population space fitted on training cells.
+    labels, labels_tested : shape (n, g), or None; labels against control half B.
+    de : differential expression of the test rows, or None.
+    cells : observed cells of the test rows (one of two disjoint halves) and half-B controls, or None.
+    basis : shape (g, k), float32 or None, population space fitted on training cells and half-A controls.
     """
 
     effects: np.ndarray
@@ -41,6 +70,7 @@ class Truth:
     variance: np.ndarray | None = None
     labels: np.ndarray | None = None
     labels_tested: np.ndarray | None = None
+    de: DETable | None = None
     cells: CellView | None = None
     basis: np.ndarray | None = None
 
@@ -60,9 +90,10 @@ class Truth:
         return size / np.sqrt(np.maximum(self.variance, np.finfo(np.float32).tiny))
 
     def mask(self, genes: str) -> np.ndarray:
-        """Scored entries, bool of shape (n, g): observed, and in the gene set ``all``, ``notarget`` or ``topK``.
+        """Scored entries, bool of shape (n, g): observed, and in the gene set `all`, `notarget`, `topK`, `expressedK`.
 
-        Top-k sets leave the perturbed genes out and come from `de_statistic`; ties go to the smaller column.
+        Top-k sets leave the perturbed genes out and come from `de_statistic`; expressed sets are the K genes with the
+        highest control means of half B. Ties go to the smaller column.
 
         Examples
         --------
@@ -73,15 +104,22 @@ class Truth:
         keep = np.ones(self.effects.shape, bool) if self.observed is None else self.observed.copy()
         if genes == "all":
             return keep
+        if genes.startswith("expressed"):
+            return keep & self._largest(
+                np.asarray(self.baseline, dtype=np.float64), int(genes.removeprefix("expressed"))
+            )
         for row, columns in enumerate(self.targets):
             keep[row, columns] = False
         if genes == "notarget":
             return keep
-        k = int(genes.removeprefix("top"))
-        order = np.argsort(-np.where(keep, self.de_statistic, -1.0), axis=1, kind="stable")[:, :k]
-        top = np.zeros_like(keep)
+        return keep & self._largest(np.where(keep, self.de_statistic, -1.0), int(genes.removeprefix("top")))
+
+    @staticmethod
+    def _largest(size: np.ndarray, k: int) -> np.ndarray:
+        order = np.argsort(-size, axis=1, kind="stable")[:, :k]
+        top = np.zeros(size.shape, bool)
         np.put_along_axis(top, order, values=True, axis=1)
-        return top & keep
+        return top
 
 
 @dataclass(frozen=True)
@@ -95,10 +133,15 @@ class Metric:
     source : paper and equation, or the package whose definition this is.
     lower, upper : range of finite values.
     units : accepted effect units (empty: all).
-    level : ``condition`` (rows alone), ``set`` (a value depends on the context's other rows) or ``population``.
+    level : ``condition`` (rows alone), ``set`` (a value depends on the context's other rows), ``gene`` (a statistic
+        of each gene over the rows of a context; row values are its linearisation, their mean is the mean over genes)
+        or ``population`` (cells of a condition).
     target : ``effects``, ``labels`` or ``population``: what ``pred`` is.
-    genes : ``all``, ``notarget`` or ``topK``: the variant, also in the registered name.
+    genes : ``all``, ``notarget``, ``topK`` or ``expressedK``: the variant, also in the registered name.
     needs : fields of `Truth` that must not be None.
+    space : where population metrics compare cells: ``genes``, or ``pcaK`` (the basis of `Truth`).
+    unit : of the values: ``effect``, ``effect^2``, ``expression``, ``cells`` ... ; empty: a pure number.
+    about : the formula, where the docstring of ``fn`` does not say it.
 
     Examples
     --------
@@ -117,6 +160,21 @@ class Metric:
     target: str = "effects"
     genes: str = "all"
     needs: tuple[str, ...] = ()
+    space: str = "genes"
+    unit: str = ""
+    about: str = ""
+
+    @property
+    def formula(self) -> str:
+        """The definition in words and symbols, one paragraph.
+
+        Examples
+        --------
+        >>> Metric(lambda pred, truth, mask: pred[:, 0], "low", "definition", about="first gene").formula
+        'first gene'
+        """
+        fn = self.fn.func if isinstance(self.fn, partial) else self.fn
+        return self.about or " ".join((inspect.getdoc(fn) or "").split())
 
     def unmet(self, truth: Truth) -> str:
         """Why the metric cannot be computed on ``truth``; empty when it can.
@@ -129,7 +187,9 @@ class Metric:
         """
         if self.units and truth.unit not in self.units:
             return f"unit {truth.unit} (needs {' or '.join(self.units)})"
-        return ", ".join(f"no {f}" for f in self.needs if getattr(truth, f) is None)
+        needs = [*self.needs, *(["baseline"] if self.genes.startswith("expressed") else [])]
+        needs += ["basis"] if self.space != "genes" else []
+        return ", ".join(f"no {f}" for f in dict.fromkeys(needs) if getattr(truth, f) is None)
 
     def __call__(self, pred: np.ndarray, truth: Truth) -> np.ndarray:
         """Score every row; ValueError when shapes differ, a prediction is not finite or a need is unmet."""

@@ -41,7 +41,10 @@ class PerturbationDataset:
     noise_free : shape (n, g), float32 or None, the known expected effect (simulated screens only).
     n_cells, dose : shape (n,), or None.
     covariates : further columns of shape (n,), e.g. a published split or an E-test p value.
-    labels, labels_tested : shape (n, g), int8 in {-1, 0, 1} and the bool mask of tested entries, or None.
+    labels, labels_tested : shape (n, g), int8 in {-1, 0, 1} and the bool mask of tested entries, or None; what label
+        heads are trained on (against control half A where they come from cells).
+    truth_labels, truth_labels_tested : the same against control half B; ``labels`` where there are no cells.
+    log2fc, padj : shape (n, g), float32 or None, differential expression against control half B (NaN: not tested).
     cells : lazy single cells or None.
     meta : JSON-able facts (controls, matching, licence, default split, source, digest ...).
 
@@ -75,6 +78,10 @@ class PerturbationDataset:
     covariates: Mapping[str, np.ndarray] = field(default_factory=dict)
     labels: np.ndarray | None = None
     labels_tested: np.ndarray | None = None
+    truth_labels: np.ndarray | None = None
+    truth_labels_tested: np.ndarray | None = None
+    log2fc: np.ndarray | None = None
+    padj: np.ndarray | None = None
     cells: Cells | CellView | None = None
     meta: Mapping[str, Any] = field(default_factory=dict)
 
@@ -82,6 +89,9 @@ class PerturbationDataset:
         object.__setattr__(self, "contexts", tuple(self.contexts) or tuple(np.unique(self.context).tolist()))
         if self.truth is None:
             object.__setattr__(self, "truth", self.effects)
+        if self.truth_labels is None and self.labels is not None:
+            object.__setattr__(self, "truth_labels", self.labels)
+            object.__setattr__(self, "truth_labels_tested", self.labels_tested)
         _check_dataset(self)
 
     def __len__(self) -> int:
@@ -151,6 +161,10 @@ class PerturbationDataset:
             baseline_truth=None,
             truth_variance=None,
             noise_free=None,
+            truth_labels=part.labels,
+            truth_labels_tested=part.labels_tested,
+            log2fc=None,
+            padj=None,
             cells=cells,
         )
 
@@ -166,6 +180,10 @@ _GENE_FIELDS = (
     "noise_free",
     "labels",
     "labels_tested",
+    "truth_labels",
+    "truth_labels_tested",
+    "log2fc",
+    "padj",
 )
 
 
@@ -179,6 +197,10 @@ _ROW_FIELDS = (
     "dose",
     "labels",
     "labels_tested",
+    "truth_labels",
+    "truth_labels_tested",
+    "log2fc",
+    "padj",
     "context",
 )
 
@@ -195,6 +217,10 @@ def _check_dataset(d: PerturbationDataset) -> None:
         "noise_free": (n, g),
         "labels": (n, g),
         "labels_tested": (n, g),
+        "truth_labels": (n, g),
+        "truth_labels_tested": (n, g),
+        "log2fc": (n, g),
+        "padj": (n, g),
         "context": (n,),
         "n_cells": (n,),
         "dose": (n,),

@@ -65,6 +65,18 @@ class SimCells:
             [f"{self.contexts[context]}-{h}{i}" for h in chosen for i in range(self.n_controls(context, h))]
         )
 
+    def batches(self, context: int, half: str = "A") -> np.ndarray:
+        """Batch codes of control cells, shape (m,); batches of different contexts share no code."""
+        chosen = HALVES if half == "all" else (half,)
+        own = np.repeat(np.arange(self.settings.n_batches), self.settings.controls_per_half)
+        return np.concatenate([own + context * self.settings.n_batches for _ in chosen])
+
+    def perturbed_batches(self, row: int) -> np.ndarray:
+        """Batch codes of the perturbed cells of a row, shape (m,)."""
+        context, number = divmod(row, len(self.design.entities))
+        own = np.repeat(np.arange(self.settings.n_batches), self.design.n_cells[number, context])
+        return own + context * self.settings.n_batches
+
     def control_counts(self, context: int, half: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Counts of shape (m, g), int32, total counts and batch numbers (m,) of one half's control cells."""
         rng = np.random.default_rng([self.settings.seed, 20, context, HALVES.index(half)])

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from embbench.cache.keys import array_digest, digest
 from embbench.cache.store import write_h5
-from embbench.core import CellView, Metric, PerturbationDataset, Run, Truth, view_cells
+from embbench.core import CellView, DETable, Metric, PerturbationDataset, Run, Truth, view_cells
 from embbench.grid.results import Results
 from embbench.grid.screens import detectable
 from embbench.grid.targets import observed_means
@@ -37,9 +38,10 @@ def truth_of(data: PerturbationDataset, rows: np.ndarray, train: np.ndarray, *, 
         None if means is None else means[codes[rows]],
         centroid[codes[rows]],
         part.truth_variance,
-        part.labels,
-        part.labels_tested,
-        view,
+        part.truth_labels,
+        part.truth_labels_tested,
+        None if part.padj is None or part.log2fc is None else DETable(part.log2fc, part.padj),
+        None if view is None else replace(view, half="B", share="observed"),
     )
 
 
