@@ -12,8 +12,8 @@ from embbench.core import Embedding, PerturbationDataset
 from embbench.grid.apply import Applied, check_unchanged, find_run, refit
 from embbench.grid.config import METRICS
 from embbench.grid.frames import Frames, read_frames
+from embbench.grid.metrics import metric_names
 from embbench.grid.names import registry_of
-from embbench.grid.plan import metric_names
 from embbench.grid.results import Results
 from embbench.grid.screens import screen
 from embbench.grid.vectors import compute_embedding

@@ -16,9 +16,9 @@ from typing import Any
 
 import yaml
 
-from embbench.core import Metric, UserError
+from embbench.core import Composite, Metric, UserError
 
-KINDS = ("datasets", "splits", "features", "graphs", "embeddings", "heads", "metrics")
+KINDS = ("datasets", "splits", "features", "graphs", "embeddings", "heads", "metrics", "composites")
 # parameters that may name a file or folder beside the registry file
 FILES = (
     "path",
@@ -41,6 +41,16 @@ MODALITIES = (
 )
 
 
+# What an embedding may know, least first: the report groups by it, and flags what is not declared.
+INFORMATION = (
+    "none",
+    "prior knowledge",
+    "unperturbed expression",
+    "this screen's controls",
+    "responses elsewhere",
+    "unknown",
+    "this screen's responses",
+)
 KIND_NAMES = {dict: "mapping", list: "list", str: "text", int: "number"}
 # a part of a spec: up to the next colon that is not quoted and does not belong to hf:... or https:...
 PART = re.compile(r"""(?:'[^']*'|"[^"]*"|(?<=[=:])(?:hf|https?):|[^:])+""")
@@ -62,7 +72,8 @@ class Entry:
     test : parameters small enough for the contract tests, offline.
     requires : importable modules.
     needs_file : what must be fetched by hand, and how; shown when it is missing.
-    holds : what information the component holds: knowledge, controls, responses, none.
+    information : what an embedding may know, of `INFORMATION`; ``responses elsewhere`` are those of other screens, of
+        other cell lines (DepMap) or of a model pretrained on perturbations.
     trained_on : datasets seen in pretraining; () none of ours, None not known.
     licence, reference : provenance.
     modality : what an embedding is made from, of `MODALITIES`.
@@ -80,7 +91,7 @@ class Entry:
     test: dict[str, Any] = field(default_factory=dict)
     requires: tuple[str, ...] = ()
     needs_file: str = ""
-    holds: str = ""
+    information: str = "unknown"
     trained_on: tuple[str, ...] | None = None
     licence: str = ""
     reference: str = ""
@@ -116,7 +127,7 @@ class Entry:
         thing, params = self.load(), {**self.params, **overrides}
         if self.needs_file and self.argument in OWN_FILES and self.argument not in params:
             raise UserError(f"{self.kind} {self.name!r} needs {self.needs_file}")
-        if isinstance(thing, Metric):
+        if isinstance(thing, Metric | Composite):
             return replace(thing, **params)
         try:
             return thing(**params)
@@ -186,6 +197,12 @@ class Spec:
     text: str
     entry: Entry
     overrides: dict[str, Any]
+    told: str = ""
+
+    @property
+    def information(self) -> str:
+        """What the embedding may know: as the user told (``table:FILE:information=prior knowledge``), or registered."""
+        return self.told or self.entry.information
 
     def make(self, **more: Any) -> Any:
         """A fresh component with the spec's parameters."""
@@ -246,7 +263,15 @@ class Registry:
             raise UserError(f"{kind} {text!r}: {name} takes no ':{plain[0]}'; write parameters as {name}:key=value")
         if plain:
             given[entry.argument] = _value(kind, text, ":".join(plain))
-        return Spec(text, entry, given)
+        told = str(given.pop("information", "")) if kind == "embeddings" else ""
+        if told:
+            _check_information(f"embeddings {text!r}", told)
+        return Spec(text, entry, given, told)
+
+
+def _check_information(where: str, told: str) -> None:
+    if told not in INFORMATION:
+        raise UserError(f"{where}: information must be one of {', '.join(INFORMATION)}, found {told!r}")
 
 
 def _value(kind: str, text: str, value: str) -> Any:
@@ -292,6 +317,7 @@ def read_entries(path: Path) -> list[Entry]:
             facts = {
                 k: tuple(v) if isinstance(v, list) and k in ("requires", "trained_on") else v for k, v in facts.items()
             }
+            _check_information(f"registry {path}: {kind}/{name}", facts.get("information", "unknown"))
             base = Path(path).resolve().parent
             facts |= {k: _with_files(facts[k], base) for k in ("params", "test") if isinstance(facts.get(k), dict)}
             out.append(Entry(kind, name, base=str(base), **facts))

@@ -24,7 +24,7 @@ GENES = ["KLF1", "TP53", "MYC", "GATA1", "SPI1", "BRCA1"]
 IMPORT = "data import s.h5ad --name mine --perturbation-key gene --control non-targeting --context-key line"
 GRID = (
     "grid --dataset sim_small --split unseen_perturbation:2 --emb hallmark:8,random:8 --head knn:k=3,ridge:alpha=10 "
-    "--metrics l2,pearson --permutations 1 --out small"
+    "--metrics l2_notarget,pearson_notarget --permutations 1 --out small"
 )
 GRID_FILE = """\
 dataset: [sim_small]

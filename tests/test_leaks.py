@@ -67,7 +67,7 @@ def loaded(noise):
 @pytest.fixture(autouse=True)
 def _fast(monkeypatch):
     monkeypatch.setattr(leak.LeakScreen, "load", lambda self: loaded(self.noise))
-    screens.screen.cache_clear()
+    screens._screen.cache_clear()
     screens.split_of.cache_clear()
 
 

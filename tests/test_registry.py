@@ -66,7 +66,7 @@ def test_embeddings_state_what_they_hold(entry: Entry) -> None:
     if not entry.missing():
         thing = entry.load()
         assert thing.oracle == entry.name.startswith("oracle_"), "oracle_ in the name and oracle = True go together"
-    if entry.holds == "none" or "knowledge" in entry.holds:
+    if entry.information in ("none", "prior knowledge"):
         assert entry.trained_on is not None or entry.needs_file, f"{entry.name}: trained_on is not stated"
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from scipy import sparse
 
 from embbench.core import CellView, Counts, DETable, Inputs, PerturbationDataset, Truth
+from embbench.numerics import de
 
 KNOWN = (
     *("TP53", "MDM2", "CDKN1A", "EP300", "BRCA1", "STAT1", "JAK1", "JAK2"),
@@ -251,6 +252,20 @@ def toy_problem(seed: int = 0, *, missing: bool = False) -> Problem:
         screen.labels[train],
         screen.labels_tested[train],
     )
+
+
+def own_de(truth: Truth, target: str) -> DETable:
+    """The DE table that the truth's own effects (or, for ``population``, its own cells) agree with in every gene."""
+    if target != "population" or truth.cells is None:
+        return DETable(**_tested(np.nan_to_num(truth.effects, nan=0.0)))
+    seen = np.ones(truth.effects.shape, bool) if truth.observed is None else truth.observed
+    log2fc, padj = np.full((2, *seen.shape), np.nan, np.float32)
+    for row, context in enumerate(truth.context.tolist()):
+        cells, controls = truth.cells.perturbed(row), truth.cells.controls(context)
+        p = np.where(seen[row], de.wilcoxon(cells, controls).p, np.nan)
+        change = de.log2fc(de.mean_counts(cells), de.mean_counts(controls))
+        padj[row], log2fc[row] = de.benjamini_hochberg(p), np.where(seen[row], change, np.nan)
+    return DETable(log2fc, padj)
 
 
 def toy_truth(unit: str = "delta", seed: int = 0) -> Truth:

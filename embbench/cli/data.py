@@ -44,6 +44,10 @@ def import_screen(
     ] = None,
     cells: Annotated[str, typer.Option(help="Cells to keep beside the means: all, controls or none.")] = "all",
     etest: Annotated[bool, typer.Option(help="Compute an E-test p value per condition.")] = True,
+    flag: Annotated[
+        list[str] | None, typer.Option(help="What tables must say of it: 'genes selected on test rows'.")
+    ] = None,
+    dated: Annotated[str, typer.Option(help="When the screen was made public, e.g. 2021-03.")] = "",
     seed: Annotated[int, typer.Option(help="Seed of the control halves and of the E-test.")] = 0,
 ) -> None:
     """Import single cells into effects per condition; bounded memory whatever the number of cells."""
@@ -73,6 +77,8 @@ def import_screen(
         gene_key=gene_key,
         covariates=tuple(covariate or ()),
         etest=etest,
+        flags=tuple(flag or ()),
+        dated=dated,
         seed=seed,
     )
     typer.echo("\n".join(data.meta.get("import_report", [])))
@@ -98,3 +104,32 @@ def describe_screen(
     typer.echo("\n".join(found["report"]))
     with one_thread():  # what is extracted here has the bits that a grid would give it
         show("static embeddings", coverage(data, registry_of(paths)))
+
+
+@app.command("label")
+def label_command(
+    name: Annotated[str, typer.Argument(help="A registered or imported dataset with single cells.")],
+    test: Annotated[str, typer.Option(help="wilcoxon, welch or donor (batches as donors).")] = "wilcoxon",
+    level: Annotated[float, typer.Option(help="Level of Benjamini-Hochberg p values within a condition.")] = 0.05,
+    min_cells: Annotated[int, typer.Option(help="Conditions with fewer cells are not tested.")] = 10,
+    min_expressed: Annotated[
+        float, typer.Option(help="Test genes detected in this share (below 1) or number of cells of either group.")
+    ] = 0.05,
+    min_log2fc: Annotated[float, typer.Option(help="Smallest |log2fc| of a label.")] = 0.0,
+    equal_cells: Annotated[int | None, typer.Option(help="Test this many cells of every condition.")] = None,
+    registry: RegistryOption = None,
+) -> None:
+    """Test every gene of every condition on the cells, and say how to use the labels in a grid."""
+    from embbench.datasets._labels import label_report
+    from embbench.grid.names import registry_of
+    from embbench.grid.screens import screen
+
+    given = {"test": test, "level": level, "min_cells": min_cells, "min_expressed": min_expressed}
+    given |= {"min_log2fc": min_log2fc} | ({"equal_cells": equal_cells} if equal_cells is not None else {})
+    paths = registry_paths(registry)
+    entry = registry_of(paths).get("datasets", "labelled")
+    told = [f"{k}={v}" for k, v in given.items() if v != entry.params[k]]
+    spec = ":".join(["labelled", name, *told])
+    data = screen(spec, "all", paths)
+    typer.echo("\n".join(label_report(data)))
+    say(f"next: embbench grid --dataset {spec} --target labels --emb go --head label_logistic")

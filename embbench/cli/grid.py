@@ -24,7 +24,7 @@ CellEmb = Annotated[
     typer.Option(help="Cell representation(s) in place of expression, e.g. scgpt or cell_table:FILE:key=X_scVI."),
 ]
 Metrics = Annotated[
-    Listed, typer.Option(help="Metrics, comma-separated; bare l2, pearson ... leave the target genes out.")
+    Listed, typer.Option(help="Metrics, comma-separated, by full name (embbench list metrics); or vcc_effects ...")
 ]
 Out = Annotated[Path | None, typer.Option(help="Results folder; default: results/<name>.")]
 Workers = Annotated[int, typer.Option(help="Processes; never changes a number.")]
@@ -158,8 +158,8 @@ def _report(
 ) -> None:
 
     from embbench.grid.frames import read_frames
+    from embbench.grid.metrics import metric_names
     from embbench.grid.names import registry_of
-    from embbench.grid.plan import metric_names
     from embbench.grid.results import Results
     from embbench.report import layout, tables
     from embbench.report.render import svg as picture

@@ -7,7 +7,7 @@ entities, ``d`` embedding width.
 from embbench.core.cells import SHARES, Cells, CellView, Counts, share_of, view_cells
 from embbench.core.heads import Fold, Head, HeadDefaults, Inputs, Split
 from embbench.core.run import Run
-from embbench.core.scoring import DETable, Metric, Truth
+from embbench.core.scoring import Composite, DETable, Metric, Truth
 from embbench.core.screen import ENTITY_TYPES, UNITS, PerturbationDataset, UserError
 from embbench.core.vectors import ContextExtractor, Embedding, Extractor, ExtractorDefaults
 
@@ -17,6 +17,7 @@ __all__ = [
     "UNITS",
     "CellView",
     "Cells",
+    "Composite",
     "ContextExtractor",
     "Counts",
     "DETable",

@@ -203,3 +203,42 @@ class Metric:
         if reason := self.unmet(truth):
             raise ValueError(f"metric: not defined here: {reason}")
         return self.fn(pred, truth, truth.mask(self.genes))
+
+
+@dataclass(frozen=True)
+class Composite:
+    """A published score over a whole table: made of the means of several metrics and of a baseline's.
+
+    Parameters
+    ----------
+    fn : ``fn(means, base) -> (N,)``; ``means`` of shape (N, parts) and ``base`` of shape (parts,) are mean scores.
+    parts : registered metric names, in the order of the columns.
+    base : registered head whose means are ``base``.
+    best, lower, upper, source, about : as in `Metric`.
+
+    Examples
+    --------
+    >>> gain = Composite(lambda means, base: (means - base)[:, 0], ("pearson_all",), "context_mean", "high", "own")
+    >>> gain(np.array([[0.5], [0.2]]), np.array([0.2])).tolist()
+    [0.3, 0.0]
+    """
+
+    fn: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    parts: tuple[str, ...]
+    base: str
+    best: str
+    source: str
+    lower: float = -np.inf
+    upper: float = np.inf
+    about: str = ""
+
+    @property
+    def formula(self) -> str:
+        """The definition in words and symbols, one paragraph."""
+        return self.about or " ".join((inspect.getdoc(self.fn) or "").split())
+
+    def __call__(self, means: np.ndarray, base: np.ndarray) -> np.ndarray:
+        """The score of each row, shape (N,); ValueError when the columns are not the parts."""
+        if means.shape[1:] != (len(self.parts),) or base.shape != (len(self.parts),):
+            raise ValueError(f"composite: expected {len(self.parts)} means, found {means.shape[1:]} and {base.shape}")
+        return self.fn(means, base)

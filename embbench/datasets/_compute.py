@@ -206,7 +206,7 @@ def _facts(job: _Job) -> dict[str, Any]:
     """How the screen was made, for ``meta``."""
     options = job.options
     depth = "none" if job.normalise.scale == "lognorm" else options.size_factor or "panel"
-    names = ("controls", "matching", "min_cells", "max_residual", "layer", "seed", "cells", "select")
+    names = ("controls", "matching", "min_cells", "max_residual", "layer", "seed", "cells", "select", "flags", "dated")
     keys = ("perturbation_key", "batch_key", "dose_key", "gene_key")
     own = {name: getattr(options, name) for name in (*names, *keys)}
     return {**own, "context_keys": list(options.context_keys), "scale": job.normalise.scale, "size_factor": depth}

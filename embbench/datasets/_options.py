@@ -12,6 +12,7 @@ from embbench.numerics.moments import MATCHING
 
 CONTROLS = ("halves", "shared")
 CELLS = ("all", "controls", "none")
+FLAGS = ("genes selected on test rows",)
 
 
 def _words(value: str | Sequence[str] | None) -> tuple[str, ...]:
@@ -43,6 +44,8 @@ class ImportOptions:
     covariates : further obs columns that are constant within a condition, e.g. a published split.
     select : obs column -> value or values; other cells are left out.
     etest : compute an E-test p value per condition.
+    flags : what tables must say of the screen, of `FLAGS`, e.g. that its genes were chosen with all cells in view.
+    dated : when the screen was made public, e.g. ``2021-03``; shown beside the date of each embedding's information.
     seed : of the control halves and the E-test.
 
     Examples
@@ -73,10 +76,12 @@ class ImportOptions:
     covariates: str | Sequence[str] = ()
     select: Mapping[str, Any] = field(default_factory=dict)
     etest: bool = True
+    flags: str | Sequence[str] = ()
+    dated: str = ""
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("control", "context_keys", "covariates"):
+        for name in ("control", "context_keys", "covariates", "flags"):
             object.__setattr__(self, name, _words(getattr(self, name)))
         object.__setattr__(self, "select", {k: list(_words(_text(v))) for k, v in self.select.items()})
         for name, allowed in (
@@ -88,6 +93,8 @@ class ImportOptions:
         ):
             if getattr(self, name) not in allowed:
                 raise UserError(f"import: {name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
+        if unknown := sorted(set(self.flags) - set(FLAGS)):
+            raise UserError(f"import: flags must be of {', '.join(FLAGS)}, got {', '.join(unknown)}")
         if self.min_cells < 1:
             raise UserError(f"import: min_cells must be at least 1, got {self.min_cells}")
         if self.max_residual is not None and not self.max_residual > 0:
@@ -107,7 +114,8 @@ class ImportOptions:
         >>> ImportOptions("guide", "NT").facts()["control"]
         ['NT']
         """
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        told = {k: v for k, v in asdict(self).items() if v or k not in ("flags", "dated")}
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in told.items()}
 
 
 def _text(value: Any) -> Any:

@@ -8,20 +8,10 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError, field_validator
 
 from embbench.core import UserError
+from embbench.grid.metrics import METRICS
 from embbench.registry import split_specs
 
 DEMO = "sim_demo"
-METRICS = (
-    "l2_notarget",
-    "mse_notarget",
-    "mae_notarget",
-    "pearson_notarget",
-    "spearman_notarget",
-    "cosine_notarget",
-    "l2_all",
-    "pearson_all",
-    "pearson_top20",
-)
 
 
 class Grid(BaseModel):
@@ -33,7 +23,7 @@ class Grid(BaseModel):
     cell_emb : cell representations; each stands for a context by the mean over its control cells.
     context_emb, combine, features, seed, graph : further axes.
     scope, target, select, genes, strict_context, samples : one value for all runs.
-    metrics : registered metrics to score (bare ``l2``, ``pearson`` ... mean the ``_notarget`` form).
+    metrics : registered metrics to score, by their full names; the default depends on the target.
     baselines : add no change, context mean, perturbation mean, additive and the random embedding.
     permutations : draws of each embedding's own permutation under smoothers and under trained heads.
     """

@@ -11,7 +11,7 @@ import numpy as np
 from scipy import sparse
 
 from embbench.cache.keys import digest, stream
-from embbench.core import CellView, Fold, Inputs, PerturbationDataset, Run, Split, Truth, UserError
+from embbench.core import CellView, Fold, HeadDefaults, Inputs, PerturbationDataset, Run, Split, Truth, UserError
 from embbench.grid.inputs import Raw, Rows, Tables, assemble, covered, query_part
 from embbench.grid.names import registry_of
 from embbench.grid.screens import screen, split_of
@@ -21,6 +21,7 @@ from embbench.grid.vectors import compute_embedding
 from embbench.registry import Registry, Spec
 
 FALLBACK = "context_mean"
+SHIFTED_SELECT = "l2_all"  # of heads that predict means: their populations are control cells, moved
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,11 @@ class Job:
     features: Spec
     registry: Registry
     mark: str = ""
+
+
+def shifts(head: type[HeadDefaults], target: str) -> bool:
+    """Whether a population is made by moving control cells by the predicted effect: the head predicts means only."""
+    return target == "population" and target not in head.targets and "effects" in head.targets
 
 
 def fold_of(split: Split, name: str) -> Fold:
@@ -176,9 +182,9 @@ def _predict_part(job: Job, train: np.ndarray, query: np.ndarray, label: str) ->
     if not len(fit) or not len(ask):
         return _Part(train, query, label, fallback)
     problem, Y, observed = _problem(job, raw, train, fit)
-    metric = job.registry.get("metrics", job.run.select).make()
-    run = job.run
-    choice = choose(job.head, problem, run.select, metric, stream(run.dataset, run.split, run.fold, run.seed, "inner"))
+    run, select = job.run, SHIFTED_SELECT if shifts(head, job.run.target) else job.run.select
+    metric = job.registry.get("metrics", select).make()
+    choice = choose(job.head, problem, select, metric, stream(run.dataset, run.split, run.fold, run.seed, "inner"))
     seed = stream(job.mark, run.fold, label)
     inputs = raw.featured(job.features, fit)
     fitted = make_head(job.head, seed, **choice.params)
@@ -195,7 +201,8 @@ def _problem(job: Job, raw: Raw, train: np.ndarray, fit: np.ndarray) -> tuple[Pr
         return training_truth(job.data, rows[index])
 
     part = Raw(raw.inputs.rows(fit))
-    return Problem(part, Y, observed, truth, job.features, job.run.target, job.run.samples), Y, observed
+    target = "effects" if shifts(job.head.entry.load(), job.run.target) else job.run.target
+    return Problem(part, Y, observed, truth, job.features, target, job.run.samples), Y, observed
 
 
 def _predict_rows(
@@ -205,7 +212,14 @@ def _predict_rows(
     served = head.covers(train, query) if hasattr(head, "covers") else np.ones(len(ask), dtype=bool)
     if hasattr(head, "weights") and observed is None and job.run.target == "effects":
         return Prediction(None, sparse.csr_matrix(head.weights(train, query)), served)
-    values = predict_target(head.fit(train, Y, observed), query, job.run.target, job.run.samples)
+    fitted = head.fit(train, Y, observed)
+    if shifts(type(head), job.run.target):
+        if query.cells is None:
+            raise UserError(f"{job.data.name} has no cells; a population prediction needs them")
+        cells = _control_cells(job, query.cells, query.context)
+        values = (cells + fitted.predict(query)[:, None, :]).astype(np.float32)
+    else:
+        values = predict_target(fitted, query, job.run.target, job.run.samples)
     if not np.isfinite(values).all():
         raise ValueError(f"{job.run.head} predicted {int((~np.isfinite(values)).sum())} non-finite values")
     return Prediction(values, None, served)

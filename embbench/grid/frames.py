@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from embbench.core import Metric, PerturbationDataset, Run, Truth, UserError
-from embbench.grid.ceiling import ceiling
+from embbench.core import PerturbationDataset, Run, Truth, UserError
+from embbench.grid.ceiling import Ceiling
+from embbench.grid.limits import limits_of
 from embbench.grid.results import Results
-from embbench.grid.score import metrics_of, reasons, row_facts, score_run, truth_of
+from embbench.grid.score import metrics_of, reasons, row_facts, score_run
 from embbench.grid.screens import screen
 from embbench.registry import Registry
 
 if TYPE_CHECKING:
     import pandas as pd
 
+DECLARED = ("best", "lower", "upper", "level", "target", "genes", "space", "unit", "source")  # of a metric
+_UNTOLD = {"information": "", "modality": "", "dated": "", "complexity": "", "flags": ""}
 COORDINATES = tuple(f.name for f in fields(Run))
 
 
@@ -29,8 +33,8 @@ class Frames:
     ----------
     runs : one row per run with its status.
     scores : one row per run, test row and metric.
-    ceilings : one row per dataset row, gene choice and metric.
-    metrics : metric name -> direction, range, level, source.
+    ceilings : one row per dataset row, gene choice, metric and variant.
+    metrics : metric name -> direction, range, unit, level, formula, source.
     facts : dataset name -> facts for titles and footers.
     """
 
@@ -72,19 +76,18 @@ def read_frames(results: Results, registry: Registry, names: list[str]) -> Frame
             table.add(record, scores, rows, results)
         undefined = {n: why for n, why in reasons(data, metrics, targets).items() if n not in scored}
         facts[dataset] = _facts(data, kind, undefined)
-        for _, fold in group.drop_duplicates(["seed", "fold"]).iterrows():
-            ceilings.append(_ceilings(dataset, genes, data, results, fold["key"], metrics, rows))
+        source = functools.partial(_with_cells, data, dataset, genes, registry)
+        for fold in group.drop_duplicates(["seed", "fold", "target"])["key"]:
+            limits = limits_of(results, fold, source, metrics)
+            ceilings.append(_ceilings({"dataset": dataset, "genes": genes}, limits, results.rows(fold)["rows"], rows))
     empty = pd.DataFrame(columns=[*COORDINATES, "key", "config", "role", "row", "metric", "value"])
     return Frames(
         runs.drop(columns=["digest", "kind"]),
         table.frame() if table.parts else empty,
-        pd.concat(ceilings, ignore_index=True).drop_duplicates(["dataset", "genes", "row", "metric"])
+        pd.concat(ceilings, ignore_index=True).drop_duplicates(["dataset", "genes", "row", "metric", "variant"])
         if ceilings
         else pd.DataFrame(),
-        {
-            n: {"best": m.best, "lower": m.lower, "upper": m.upper, "level": m.level, "source": m.source}
-            for n, (m, _) in metrics.items()
-        },
+        {n: {name: getattr(m, name) for name in DECLARED} | {"formula": m.formula} for n, (m, _) in metrics.items()},
         facts,
     )
 
@@ -106,12 +109,13 @@ def _runs(results: Results) -> pd.DataFrame:
         for planned in stored["runs"]:
             run = Run(**planned["run"])
             record = {name: getattr(run, name) for name in COORDINATES}
+            record |= stored["facts"]["told"].get(planned["config"], _UNTOLD)
             record |= {k: planned[k] for k in ("key", "config", "role", "reason")}
             record |= {"kind": stored["facts"]["kinds"][f"{run.dataset}|{run.split}"], "fallback": "context mean"}
             seen.setdefault(planned["key"], record)
     for key, record in seen.items():
         record |= _status(results, key, record["reason"])
-    return pd.DataFrame(list(seen.values()))
+    return _flagged(pd.DataFrame(list(seen.values())))
 
 
 def _status(results: Results, key: str, reason: str) -> dict[str, Any]:
@@ -125,6 +129,8 @@ def _status(results: Results, key: str, reason: str) -> dict[str, Any]:
         "chosen": "",
         "trials": 0,
         "cpu_seconds": np.nan,
+        "inner_score": np.nan,
+        "audit": "",
     }
     if reason:
         return {**blank, "status": "skipped"}
@@ -142,9 +148,25 @@ def _status(results: Results, key: str, reason: str) -> dict[str, Any]:
             "chosen": json.dumps(chosen, sort_keys=True),
             "trials": max([v["trials"] for v in facts["chosen"].values()], default=0),
             "cpu_seconds": facts.get("cpu_seconds"),
+            "inner_score": _inner(facts["chosen"]),
+            "audit": facts.get("audit", ""),
         }
     failed = results.failure(key)
     return {**blank, "status": "failed" if failed else "pending", "reason": failed}
+
+
+def _inner(chosen: dict[str, Any]) -> float:
+    """Mean best inner score over the fits of a run; NaN where nothing was selected."""
+    scores = [c["score"] for c in chosen.values() if c["score"] is not None]
+    return float(np.mean(scores)) if scores else float("nan")
+
+
+def _flagged(runs: pd.DataFrame) -> pd.DataFrame:
+    """Runs with the audit's finding, from whichever fold it comes, among the flags of their configuration."""
+    found = runs[runs["audit"] != ""].groupby("config")["audit"].first()
+    more = runs["config"].map(found).fillna("")
+    joined = ["; ".join(part for part in pair if part) for pair in zip(runs["flags"], more, strict=True)]
+    return runs.assign(flags=joined).drop(columns="audit")
 
 
 @dataclass(frozen=True)
@@ -159,7 +181,9 @@ class _Scores:
         stored = results.rows(record["key"])
         index, times = stored["rows"], len(scores)
         columns = {k: np.tile(v[index], times) for k, v in rows.items()}
+        _, where = np.unique(rows["context"][index].astype(str), return_inverse=True)
         own = {"row": index, "covered": stored["covered"], "group": stored["groups"]}
+        own |= {"candidates": np.bincount(where)[where].astype(np.int32)}  # conditions that a rank is among
         columns |= {k: np.tile(v, times) for k, v in own.items()}
         columns |= {"metric": np.repeat(np.array(list(scores), dtype=object), len(index))}
         columns |= {"value": np.concatenate([*scores.values(), np.zeros(0)])}
@@ -179,33 +203,21 @@ class _Scores:
         return pd.DataFrame(out)
 
 
-def _ceilings(
-    dataset: str,
-    genes: str,
-    data: PerturbationDataset,
-    results: Results,
-    key: str,
-    metrics: dict[str, tuple[Metric, str]],
-    rows: dict[str, Any],
-) -> pd.DataFrame:
+def _ceilings(where: dict[str, Any], limits: list[Ceiling], index: np.ndarray, rows: dict[str, Any]) -> pd.DataFrame:
+    """One row per test row, metric and variant of the ceiling."""
     import pandas as pd
 
-    stored = results.rows(key)
-    index = stored["rows"]
-    truth = truth_of(data, index, stored["train"])
-    where: dict[str, Any] = {"dataset": dataset, "genes": genes}
-    parts = []
-    for name, (metric, _) in metrics.items():
-        if metric.target != "effects" or metric.unmet(truth):
-            continue
-        values, note = ceiling(data, truth, index, name, metric)
-        columns = {k: v[index] for k, v in rows.items()}
-        parts.append(pd.DataFrame(columns | where | {"row": index, "metric": name, "value": values, "note": note}))
-    return (
-        pd.concat(parts, ignore_index=True)
-        if parts
-        else pd.DataFrame(columns=["dataset", "genes", "row", "metric", "value", "note"])
-    )
+    facts = {k: v[index] for k, v in rows.items()} | where | {"row": index}
+    parts = [
+        pd.DataFrame(
+            facts
+            | {"metric": c.metric, "variant": c.variant, "value": c.values, "note": c.note}
+            | {"bias": np.nan if c.bias is None else c.bias}
+        )
+        for c in limits
+    ]
+    names = [*facts, "metric", "variant", "value", "note", "bias"]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=names)
 
 
 def _facts(data: PerturbationDataset, kind: str, undefined: dict[str, str]) -> dict[str, Any]:
@@ -215,6 +227,7 @@ def _facts(data: PerturbationDataset, kind: str, undefined: dict[str, str]) -> d
         "entities": len(data.entity_names),
         "genes": data.effects.shape[1],
         "unit": data.unit,
+        "dated": data.meta.get("dated", ""),
         "entity_type": data.entity_type,
         "kind": kind,
         "controls": data.meta.get("controls", "none"),

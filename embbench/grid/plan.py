@@ -12,7 +12,8 @@ import numpy as np
 
 from embbench.cache.keys import REVISION, array_digest, code_of, digest
 from embbench.core import HeadDefaults, PerturbationDataset, Run, Split, UserError
-from embbench.grid.fit import FALLBACK
+from embbench.grid.fit import FALLBACK, SHIFTED_SELECT, shifts
+from embbench.grid.metrics import metric_names, selection_metric
 from embbench.grid.names import registry_of
 from embbench.grid.screens import screen, split_digest, split_of
 from embbench.grid.select import settings
@@ -26,18 +27,10 @@ if TYPE_CHECKING:
 
 # named in a key by what they are, not by what they are called
 COMPONENTS = ("fold", "embedding", "context_embedding", "head", "features", "graph")
-BARE = {
-    "l2": "l2_notarget",
-    "mse": "mse_notarget",
-    "rmse": "rmse_notarget",
-    "mae": "mae_notarget",
-    "pearson": "pearson_notarget",
-    "spearman": "spearman_notarget",
-    "cosine": "cosine_notarget",
-}
-
-
-DEFAULT_SELECT = "l2_all"
+BASELINES = (
+    *("no_change", "context_mean", "perturbation_mean", "additive"),
+    *("label_no_change", "label_most_frequent", "label_prior"),
+)
 
 
 @dataclass(frozen=True)
@@ -49,43 +42,6 @@ class Planned:
     config: str
     role: str
     reason: str = ""
-
-
-def metric_names(registry: Registry, names: list[str], target: str) -> list[str]:
-    """Registered metrics of the target; bare names become ``_notarget``, ambiguous ones are refused.
-
-    Raises
-    ------
-    UserError
-        ``r2`` (two meanings) or an unknown name.
-    """
-    out = []
-    for name in names:
-        full = BARE.get(name, name)
-        known = [e.name for e in registry.entries("metrics")]
-        variants = [k for k in known if k.startswith(f"{full}_")]
-        if full not in known and variants:
-            raise UserError(f"metric {name!r} is ambiguous: choose one of {', '.join(variants)}")
-        out.append(registry.get("metrics", full).name)
-    if target != "effects":
-        out = [e.name for e in registry.entries("metrics") if e.make().target == target]
-    return list(dict.fromkeys(out))
-
-
-def selection_metric(registry: Registry, name: str, target: str) -> str:
-    """The metric that selection optimises: ``name``, or for its default under another target that target's first one.
-
-    Raises
-    ------
-    UserError
-        It does not score the target.
-    """
-    if registry.get("metrics", name).make().target == target:
-        return name
-    fitting = [e.name for e in registry.entries("metrics") if e.make().target == target]
-    if name != DEFAULT_SELECT or not fitting:
-        raise UserError(f"select {name!r} does not score {target}; choose one of {', '.join(fitting) or 'none'}")
-    return fitting[0]
 
 
 def plan(grid: Grid, paths: tuple[str, ...] = ()) -> list[Planned]:
@@ -173,11 +129,8 @@ def _configurations(
 ) -> Iterator[tuple[Run, str]]:
     """Configurations in table order: baselines, then each embedding with its permutations."""
     contexts = _context_axis(grid, registry, data)
-    if grid.baselines and grid.target == "effects":
-        names = ["no_change", "context_mean"]
-        names += ["perturbation_mean"] if kind in ("context", "transfer", "given") else []
-        names += ["additive"] if any(len(e) > 1 for e in data.entities) else []
-        for name in names:
+    if grid.baselines:
+        for name in _baselines(grid.target, data, kind):
             yield replace(base, head=name), "baseline"
     embeddings = list(dict.fromkeys([*grid.emb, *(["random"] if grid.baselines and grid.emb else [])]))
     axes = product(contexts, grid.combine, grid.features, grid.graph, grid.head)
@@ -188,7 +141,7 @@ def _configurations(
         if not declared.needs_embedding:
             context = context if declared.needs_context_vector else "none"
             plain = replace(base, head=head, context_embedding=context, graph=graph)
-            role = "baseline" if head in ("no_change", "context_mean", "perturbation_mean", "additive") else "method"
+            role = "baseline" if head in BASELINES else "method"
             yield plain, role
             if context != "none":
                 yield from _permuted(grid, declared, plain)
@@ -198,6 +151,15 @@ def _configurations(
             yield each, _role(registry, each)
             if _role(registry, each) == "method":
                 yield from _permuted(grid, declared, each)
+
+
+def _baselines(target: str, data: PerturbationDataset, kind: str) -> list[str]:
+    """Heads that always run: what a method has to beat before it says anything."""
+    if target == "labels":
+        return ["label_no_change", "label_most_frequent", "label_prior"]
+    names = ["no_change", "context_mean"]
+    names += ["perturbation_mean"] if kind in ("context", "transfer", "given") else []
+    return names + (["additive"] if any(len(e) > 1 for e in data.entities) else [])
 
 
 def _context_axis(grid: Grid, registry: Registry, data: PerturbationDataset) -> list[str]:
@@ -230,7 +192,7 @@ def _permuted(grid: Grid, head: type[HeadDefaults], run: Run) -> Iterator[tuple[
 def unmet(registry: Registry, data: PerturbationDataset, run: Run, train: np.ndarray) -> str:
     """Why a configuration cannot run on a screen; empty when it can. Static vectors are extracted on the way."""
     head = registry.parse("heads", run.head).entry.load()
-    if run.target not in head.targets:
+    if run.target not in head.targets and not shifts(head, run.target):
         return f"head {run.head} predicts {' and '.join(head.targets)}, not {run.target}"
     if run.target == "labels" and data.labels is None:
         return f"dataset {data.name} has no labels"
@@ -251,9 +213,10 @@ def unmet(registry: Registry, data: PerturbationDataset, run: Run, train: np.nda
         return f"head {run.head} needs {' and '.join(missing)}"
     if run.target == "population" and data.cells is None:
         return f"dataset {data.name} has no cells"
-    why = registry.get("metrics", run.select).make().unmet(training_truth(data, train[:1]))
+    select = SHIFTED_SELECT if shifts(head, run.target) else run.select
+    why = registry.get("metrics", select).make().unmet(training_truth(data, train[:1]))
     if why and len(settings(registry.parse("heads", run.head))) > 1:
-        return f"selection by {run.select} is not defined on {data.name}: {why}"
+        return f"selection by {select} is not defined on {data.name}: {why}"
     for text in (*run.blocks(), *([run.context_embedding] if run.context_embedding != "none" else [])):
         if why := _unusable(registry, data, text, train, run):
             return why

@@ -165,8 +165,13 @@ class Results:
             return self.valid(path, "prediction") is not None
         return True
 
-    def add_prediction(self, planned: Planned, data: PerturbationDataset, fold: Fold, made: Prediction) -> None:
-        """Write a prediction as sparse weights or as values, whichever is smaller; clears an earlier failure."""
+    def add_prediction(
+        self, planned: Planned, data: PerturbationDataset, fold: Fold, made: Prediction, audit: str = ""
+    ) -> None:
+        """Write a prediction as sparse weights or as values, whichever is smaller; clears an earlier failure.
+
+        ``audit`` is what `embbench.grid.honesty.audit` found.
+        """
         rows, train = fold.test, fold.train
         arrays = {"rows": rows, "train": train, "covered": made.covered}
         if fold.groups is not None:
@@ -187,6 +192,7 @@ class Results:
             "dataset": data.meta["digest"],
             "dim": made.dim,
             "query_controls": made.query_controls,
+            "audit": audit,
             "chosen": {k: {"params": c.params, "trials": c.trials, "score": c.score} for k, c in made.choices.items()},
         }
         write_h5(self.path("predictions", planned.key), "prediction", arrays, facts, {"cpu_seconds": made.cpu_seconds})

@@ -19,8 +19,10 @@ from embbench.cache.home import home
 from embbench.cache.store import sweep
 from embbench.core import Run, UserError
 from embbench.grid.fit import fold_of, job_of, predict
+from embbench.grid.honesty import audit, facts_of, flags_of, foreign
+from embbench.grid.metrics import metric_names
 from embbench.grid.names import registry_of
-from embbench.grid.plan import Planned, metric_names, plan
+from embbench.grid.plan import Planned, plan
 from embbench.grid.results import Results, place
 from embbench.grid.score import metrics_of, score_run
 from embbench.grid.screens import screen, split_of
@@ -142,8 +144,13 @@ def _keep(results: Results, planned: list[Planned], grid: Grid, paths: tuple[str
         split = split_of(run.dataset, run.split, run.genes, run.seed, paths)
         marks[where] = [data.meta["digest"], results.add_split(split)]
         kinds[f"{run.dataset}|{run.split}"] = split.kind
-    registry = [Path(p).name for p in paths]
-    results.add_plan(planned, {"kinds": kinds, "marks": marks, "grid": grid.model_dump(), "registry": registry})
+    registry, told = registry_of(paths), {}
+    for p in planned:
+        if p.config not in told:
+            data = screen(p.run.dataset, p.run.genes, paths)
+            told[p.config] = facts_of(registry, p.run) | {"flags": "; ".join(flags_of(registry, data, p.run, p.role))}
+    facts = {"kinds": kinds, "marks": marks, "grid": grid.model_dump(), "told": told}
+    results.add_plan(planned, {**facts, "registry": [Path(p).name for p in paths]})
 
 
 def _tasks(todo: list[Planned]) -> list[list[Planned]]:
@@ -235,7 +242,10 @@ def run_one(planned: Planned, errand: Errand) -> Outcome:
         try:
             job = job_of(run, errand.paths, planned.config)
             split = split_of(run.dataset, run.split, run.genes, run.seed, errand.paths)
-            results.add_prediction(planned, job.data, fold_of(split, run.fold), predict(job))
+            made, fold = predict(job), fold_of(split, run.fold)
+            # one fold is enough to show a leak, and our own components are tested for them
+            asked = planned.role == "method" and fold.name == split.folds[0].name and foreign(job)
+            results.add_prediction(planned, job.data, fold, made, audit(job, made, fold.test) if asked else "")
             score_run(results, planned.key, job.data, metrics_of(job.registry, errand.metrics), {})
         except Exception as error:
             # the one broad except of the package: a grid of thousands of runs must go on

@@ -2,31 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from embbench.cache.keys import array_digest, digest
 from embbench.cache.store import write_h5
-from embbench.core import CellView, DETable, Metric, PerturbationDataset, Run, Truth, view_cells
+from embbench.core import CellView, DETable, Metric, PerturbationDataset, Run, Truth, UserError, view_cells
 from embbench.grid.results import Results
 from embbench.grid.screens import detectable
+from embbench.grid.space import population_basis
 from embbench.grid.targets import observed_means
 from embbench.grid.vectors import component_facts
 from embbench.registry import Registry
 
 
-def truth_of(data: PerturbationDataset, rows: np.ndarray, train: np.ndarray, *, cells: bool = False) -> Truth:
+def truth_of(
+    data: PerturbationDataset, rows: np.ndarray, train: np.ndarray, *, cells: bool = False, spaces: Collection[str] = ()
+) -> Truth:
     """What predictions of dataset rows are judged against: effects against control half B.
 
     ``centroid`` is the mean training effect of the row's context (of all contexts, equally, where it has none).
+
+    Parameters
+    ----------
+    data : the screen.
+    rows, train : test and training rows.
+    cells : open the observed cells too, and fit the basis of the population spaces named in ``spaces`` (``pca50``).
     """
     codes = data.context_codes
     seen = np.ones((len(train), data.effects.shape[1]), dtype=bool) if data.observed is None else data.observed[train]
     centroid = observed_means(data.effects[train], seen, codes[train], len(data.contexts)).astype(np.float32)
     means = data.baseline_truth if data.baseline_truth is not None else data.baseline
     part = data.rows(rows)
+    dims = {int(space.removeprefix("pca")) for space in spaces if space.startswith("pca")}
+    if len(dims) > 1:
+        raise UserError(f"population spaces of one report must agree, found pca{', pca'.join(map(str, sorted(dims)))}")
     view: CellView | None = view_cells(data.cells, rows) if cells and data.cells is not None else None
     return Truth(
         part.truth,
@@ -40,9 +52,29 @@ def truth_of(data: PerturbationDataset, rows: np.ndarray, train: np.ndarray, *, 
         part.truth_variance,
         part.truth_labels,
         part.truth_labels_tested,
-        None if part.padj is None or part.log2fc is None else DETable(part.log2fc, part.padj),
+        _de_table(part),
         None if view is None else replace(view, half="B", share="observed"),
+        population_basis(data, train, dims.pop()) if dims and view is not None else None,
     )
+
+
+def _de_table(part: PerturbationDataset) -> DETable | None:
+    """The DE table of the screen, at the level that its labels were made with."""
+    if part.padj is None or part.log2fc is None:
+        return None
+    return DETable(part.log2fc, part.padj, float(dict(part.meta.get("labels", {})).get("level", 0.05)))
+
+
+def scorable(metric: Metric, target: str) -> bool:
+    """Whether a metric scores runs of ``target``; a population also has a mean effect."""
+    return metric.target == target or (metric.target == "effects" and target == "population")
+
+
+def mean_effects(cells: np.ndarray, data: PerturbationDataset, context: np.ndarray) -> np.ndarray:
+    """Mean effect (m, g), float32, of predicted cells (m, s, g) against the half-A control mean of their contexts."""
+    if data.baseline is None:
+        raise UserError(f"{data.name} has no control means; a population's mean effect needs them")
+    return (cells.mean(axis=1, dtype=np.float64) - data.baseline[context]).astype(np.float32)
 
 
 def metrics_of(registry: Registry, names: Sequence[str]) -> dict[str, tuple[Metric, str]]:
@@ -70,28 +102,35 @@ def score_run(
     kept = results.valid(path, "scores")
     arrays, facts = kept if kept is not None else ({}, {"metrics": {}})
     run = Run(**results.facts(key)["run"])
-    missing = [n for n, (m, code) in metrics.items() if m.target == run.target and facts["metrics"].get(n) != code]
+    wanted = {n: v for n, v in metrics.items() if scorable(v[0], run.target)}
+    missing = [n for n, (_, code) in wanted.items() if facts["metrics"].get(n) != code]
     if missing:
         at = results.rows(key)
-        mark = digest([data.meta["digest"], array_digest(at["rows"], at["train"]), run.target == "population"])
+        spaces = {metrics[n][0].space for n in missing}
+        mark = digest([data.meta["digest"], array_digest(at["rows"], at["train"]), run.target, sorted(spaces)])
         if mark not in truths:
-            truths[mark] = truth_of(data, at["rows"], at["train"], cells=run.target == "population")
+            truths[mark] = truth_of(data, at["rows"], at["train"], cells=run.target == "population", spaces=spaces)
         missing = [n for n in missing if not metrics[n][0].unmet(truths[mark])]
     if missing:
         values = results.prediction(key, data).values
         for name in missing:
             metric, code = metrics[name]
-            arrays[name] = np.asarray(metric(values, truths[mark]), dtype=np.float64)
+            given = values if metric.target == run.target else mean_effects(values, data, truths[mark].context)
+            arrays[name] = np.asarray(metric(given, truths[mark]), dtype=np.float64)
             facts["metrics"][name] = code
         write_h5(path, "scores", arrays, facts)
     return {n: arrays[n] for n, (_, code) in metrics.items() if facts["metrics"].get(n) == code}
 
 
+_SOME = np.zeros((0, 0), np.float32)  # stands for a basis that is fitted when it is needed
+
+
 def reasons(data: PerturbationDataset, metrics: dict[str, tuple[Metric, str]], targets: set[str]) -> dict[str, str]:
     """Metric -> why it is not defined on a screen, among the metrics of ``targets`` (what the runs predict)."""
     rows = np.arange(min(2, len(data)))
-    truth = truth_of(data, rows, rows, cells=True)
-    return {n: why for n, (m, _) in metrics.items() if m.target in targets and (why := m.unmet(truth))}
+    truth = replace(truth_of(data, rows, rows, cells=True), basis=_SOME if data.cells is not None else None)
+    asked = {n: m for n, (m, _) in metrics.items() if any(scorable(m, target) for target in targets)}
+    return {n: why for n, m in asked.items() if (why := m.unmet(truth))}
 
 
 def row_facts(data: PerturbationDataset, kind: str) -> dict[str, np.ndarray]:

@@ -229,7 +229,7 @@ def _write(path: Path, spec: Spec, facts: list[dict[str, Any]], table: Embedding
         arrays["contexts"] = np.asarray(table.contexts, dtype=object)
     if table.count is not None:
         arrays["count"] = table.count
-    entry = {"holds": spec.entry.holds, "licence": spec.entry.licence, "reference": spec.entry.reference}
+    entry = {"information": spec.information, "licence": spec.entry.licence, "reference": spec.entry.reference}
     attributes = {"key": facts, "entity": table.entity, "provenance": {**entry, **dict(table.provenance)}}
     write_h5(path, "embedding", arrays, attributes, {"spec": spec.text})
 

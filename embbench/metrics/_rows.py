@@ -11,22 +11,25 @@ from embbench.core import Truth
 
 BLOCK = 1 << 20  # entries per block: its float64 copies stay in the processor's cache or near it
 CONSTANT = 1e-12  # a row whose spread is below this share of its size is constant up to float64 rounding
+RESOLUTION = 2.0**-20  # relative, of stored float32 vectors: eight spacings
 
-Kernel = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+Kernel = Callable[..., np.ndarray]
 Scorer = Callable[[np.ndarray, Truth, np.ndarray], np.ndarray]
 
 
-def by_rows(least: int, *, expression: bool = False) -> Callable[[Kernel], Scorer]:
+def by_rows(least: int, *, expression: bool = False, fields: tuple[str, ...] = ()) -> Callable[[Kernel], Scorer]:
     """Make a metric function of a kernel on blocks of rows.
 
     Parameters
     ----------
     least : rows with fewer scored genes are NaN.
     expression : add the half-B control mean to effects and predictions first.
+    fields : (n, g) fields of `Truth` that the kernel takes too, such as ``variance``; they must not be None.
 
     Returns
     -------
-    Decorator of ``kernel(p, t, mask) -> (b,)``; ``p`` and ``t`` of shape (b, g), float64, are 0 outside the mask.
+    Decorator of ``kernel(p, t, mask, *fields) -> (b,)``; ``p``, ``t`` and the fields of shape (b, g), float64, are 0
+    outside the mask.
     """
 
     def decorate(kernel: Kernel) -> Scorer:
@@ -39,7 +42,9 @@ def by_rows(least: int, *, expression: bool = False) -> Callable[[Kernel], Score
                 base = truth.baseline[part].astype(np.float64) if expression and truth.baseline is not None else 0.0
                 p = np.where(mask[part], pred[part].astype(np.float64) + base, 0.0)
                 t = np.where(mask[part], truth.effects[part].astype(np.float64) + base, 0.0)
-                out[part] = np.where(mask[part].sum(axis=1) >= least, kernel(p, t, mask[part]), np.nan)
+                more = [np.where(mask[part], getattr(truth, f)[part].astype(np.float64), 0.0) for f in fields]
+                values = kernel(p, t, mask[part], *more)
+                out[part] = np.where(mask[part].sum(axis=1) >= least, values, np.nan)
             return out
 
         return score

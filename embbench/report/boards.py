@@ -16,6 +16,7 @@ NAMES = ("head", "embedding", "context_embedding")
 OTHER = ("combine", "features", "scope", "target", "graph", "select", "strict_context", "protocol")
 STATUSES = ("done", "failed", "skipped", "pending")
 SUBSETS = ("all", "detectable")
+SAID = ("information", "modality", "dated", "flags", "complexity")  # words about a run; absent columns read as empty
 
 
 def strip_permuted(name: str) -> tuple[str, str, str]:
@@ -97,9 +98,10 @@ def settings(runs: pd.DataFrame | Settings) -> Settings:
         draws[status] = np.bincount(of_run, weights=hit, minlength=len(draws)).astype(np.int64)
         table[status] = np.bincount(of_draw, weights=draws[status], minlength=len(table)).astype(np.int64)
     whole = of_draw[of_run]
-    table["fallback"] = _join(runs["fallback"], whole, len(table))
+    for column in ("fallback", "query_controls", *SAID):
+        table[column] = _join(runs[column], whole, len(table)) if column in runs else ""
     table["dim"] = _span(runs["dim"], whole, len(table))
-    table["query_controls"] = _join(runs["query_controls"], whole, len(table)) if "query_controls" in runs else ""
+    _selection(table, runs, whole)
     first = np.unique(whole, return_index=True)[1]
     table["config"] = runs["config"].to_numpy()[first] if "config" in runs else ""
     return Settings(draws, table.drop(columns="draw"), of_run, of_draw, runs["key"].to_numpy())
@@ -111,13 +113,35 @@ def _groups(frame: pd.DataFrame, by: list[str]) -> tuple[pd.DataFrame, np.ndarra
     return frame.iloc[first].reset_index(drop=True), codes
 
 
+def _selection(table: pd.DataFrame, runs: pd.DataFrame, codes: np.ndarray) -> None:
+    """Add the mean best inner score (NaN unless every done run has one), trials per run and the budget of trials."""
+    done = (runs["status"] == "done").to_numpy()
+    for column, most in (("inner_score", False), ("trials", True), ("budget", True)):
+        values = (
+            runs[column].to_numpy(dtype=np.float64, na_value=np.nan) if column in runs else np.full(len(runs), np.nan)
+        )
+        out = np.full(len(table), -np.inf if most else 0.0)
+        if most:
+            np.maximum.at(out, codes[done], np.nan_to_num(values[done], nan=-np.inf))
+        else:
+            out = np.bincount(codes[done], weights=values[done], minlength=len(table))
+            out = out / np.maximum(np.bincount(codes[done], minlength=len(table)), 1)
+        known = np.bincount(codes[done], minlength=len(table)) > 0
+        table[column] = np.where(known & np.isfinite(out), out, np.nan)
+
+
 def _join(texts: pd.Series, codes: np.ndarray, n: int) -> np.ndarray:
+    """Shape (n,): the different ``"; "``-separated words of the texts with each code, sorted, joined by ``"; "``."""
     import pandas as pd
 
-    pairs = pd.DataFrame({"code": codes, "text": texts.fillna("").to_numpy()}).drop_duplicates()
+    known = pd.Series(texts.astype(object).where(texts.notna(), "").to_numpy(), dtype=object).astype(str)
+    pairs = pd.DataFrame({"code": codes, "text": known}).drop_duplicates()
+    words: dict[int, set[str]] = {}
+    for code, text in pairs[pairs["text"] != ""].itertuples(index=False):
+        words.setdefault(code, set()).update(filter(None, text.split("; ")))
     out = np.full(n, "", dtype=object)
-    for code, text in pairs[pairs["text"] != ""].sort_values(["code", "text"]).itertuples(index=False):
-        out[code] = f"{out[code]}; {text}" if out[code] else text
+    for code, found in words.items():
+        out[code] = "; ".join(sorted(found))
     return out
 
 

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.stats import rankdata
 
 from embbench.report.boards import OTHER, Board
-from embbench.report.stats import MIN_CLAIM, Plan, Versus, plan, summarise, versus_draws, versus_reference
+from embbench.report.floor import add_progress
+from embbench.report.stats import (
+    MIN_CLAIM,
+    RESOLUTION,
+    Plan,
+    Versus,
+    holm,
+    plan,
+    summarise,
+    versus_draws,
+    versus_reference,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -16,6 +28,8 @@ if TYPE_CHECKING:
 ROLE_ORDER = {"method": 0, "baseline": 1, "random": 1, "permuted": 2, "oracle": 3}
 RANKED = ("method", "baseline", "random")
 UNAVAILABLE = "not available"
+VARIANT = "noise_free"  # of the ceiling that progress is measured against
+COVERAGE = 0.8  # least share of covered conditions of what is ranked
 
 
 def ceiling_values(ceilings: pd.DataFrame | None, board: Board, metric: str) -> tuple[np.ndarray, str]:
@@ -24,6 +38,8 @@ def ceiling_values(ceilings: pd.DataFrame | None, board: Board, metric: str) -> 
     if ceilings is None or not len(ceilings):
         return out, UNAVAILABLE
     keep = ceilings["metric"] == metric
+    if "variant" in ceilings:
+        keep &= ceilings["variant"].astype(object).where(ceilings["variant"].notna(), "").isin(["", VARIANT])
     for column in ("dataset", "genes"):
         if column in ceilings:
             keep &= ceilings[column] == board.where[column]
@@ -55,27 +71,47 @@ def means(board: Board, ceiling: np.ndarray, columns: np.ndarray, plan: Plan) ->
     return out
 
 
-def rank(board: Board, ceiling: np.ndarray, note: str, *, sign: float, resamples: int, seed: int) -> pd.DataFrame:
-    """The board's leaderboard: `means` plus comparisons, ranks and order.
+def rank(
+    board: Board, ceiling: np.ndarray, note: str, *, sign: float, resamples: int, seed: int, coverage: float = COVERAGE
+) -> tuple[pd.DataFrame, np.ndarray]:
+    """The board's leaderboard: `means` plus comparisons, progress, ranks and order.
 
     Parameters
     ----------
     ceiling, note : from `ceiling_values`.
     sign : -1.0 where low is best, else 1.0.
+    coverage : least share of covered conditions of what is ranked.
+
+    Returns
+    -------
+    table : one row per configuration, ordered.
+    places : shape (N,), row of ``board.table`` of each row of ``table``.
     """
-    context, unit = (board.rows[c].to_numpy() for c in ("context", "unit"))
-    resampling = plan(context, unit, over_contexts=board.over_contexts, resamples=resamples, seed=seed)
+    resampling = board_plan(board, resamples, seed)
     out = means(board, ceiling, np.arange(len(board.rows)), resampling)
     out["ceiling_note"] = note
     covered, scored = (_per_table(board, m.sum(axis=1)) for m in (np.nan_to_num(board.covered), board.present))
     out["coverage"] = np.divide(covered, scored, out=np.full(len(out), np.nan), where=scored > 0)
     values = board.per_table(board.values)
-    _add_permuted(out, board, values, resampling, sign, seed)
-    _add_context_mean(out, values, resampling, sign)
+    _add_verdicts(out, board, values, resampling, sign, seed)
+    add_progress(out, values, ceiling, resampling, sign)
+    above = out["progress_low"].to_numpy() > 1 + RESOLUTION
+    out.loc[above, "flags"] = [_with_word(v, "above ceiling") for v in out.loc[above, "flags"]]
+    out["enough_coverage"] = ~(out["coverage"] < coverage)
     _add_best(out, values, resampling, sign)
     role = out["role"].map(ROLE_ORDER)
     order = np.lexsort((np.arange(len(out)), _worst_last(out["mean"], sign), ~out["complete"], role))
-    return out.iloc[order].reset_index(drop=True)
+    return out.iloc[order].reset_index(drop=True), order
+
+
+def board_plan(board: Board, resamples: int, seed: int) -> Plan:
+    """The resamples of a board: over perturbations, or over contexts where contexts are held out."""
+    context, unit = (board.rows[c].to_numpy() for c in ("context", "unit"))
+    return plan(context, unit, over_contexts=board.over_contexts, resamples=resamples, seed=seed)
+
+
+def _with_word(words: str, word: str) -> str:
+    return "; ".join(sorted({*filter(None, words.split("; ")), word}))
 
 
 def _per_table(board: Board, weights: np.ndarray) -> np.ndarray:
@@ -114,7 +150,8 @@ def own_permutation(table: pd.DataFrame) -> np.ndarray:
     return np.array([found.get((*origins[i], *shared[i]), (0, -1))[1] if real[i] else -1 for i in range(len(table))])
 
 
-def _comparable(out: pd.DataFrame) -> np.ndarray:
+def comparable(out: pd.DataFrame) -> np.ndarray:
+    """Bool of shape (N,): complete, defined, and no oracle."""
     return (out["complete"] & (out["role"] != "oracle") & out["mean"].notna()).to_numpy()
 
 
@@ -128,37 +165,61 @@ def _write(out: pd.DataFrame, name: str, rows: np.ndarray, versus: Versus, verdi
     out[f"beats_{name}"] = words
 
 
-def _add_permuted(out: pd.DataFrame, board: Board, values: np.ndarray, plan: Plan, sign: float, seed: int) -> None:
+def _add_verdicts(out: pd.DataFrame, board: Board, values: np.ndarray, plan: Plan, sign: float, seed: int) -> None:
+    """Both verdict columns as one family: a board without signal says yes anywhere in at most 5 % of cases."""
+    own = plan.units_seen(np.where(board.per_table(board.covered) > 0, 1.0, np.nan))  # fallbacks are no evidence
+    rows, permuted = _permuted(out, board, values, plan, sign, seed)
+    others, reference = _context_mean(out, values, plan, sign, seed)
+    permuted = replace(permuted, units=np.minimum(permuted.units, own[rows]))
+    reference = replace(reference, units=np.minimum(reference.units, own[others]))
+    tested = [np.where(v.tested(needs_draws=draws), v.p, np.nan) for v, draws in ((permuted, True), (reference, False))]
+    family = holm(np.concatenate(tested))
+    scale = out["mean"].to_numpy(dtype=np.float64)
+    for name, where, versus, part, draws in (
+        ("permuted", rows, permuted, family[: len(rows)], True),
+        ("context_mean", others, reference, family[len(rows) :], False),
+    ):
+        verdict = versus.verdict(scale[where], needs_draws=draws, family=part)
+        _write(out, name, where, versus, verdict)
+        column = np.full(len(out), np.nan)
+        column[where] = part
+        out[f"{'permutation' if name == 'permuted' else name}_p"] = column
+    out["verdicts"] = int(np.isfinite(family).sum())
+
+
+def _permuted(
+    out: pd.DataFrame, board: Board, values: np.ndarray, plan: Plan, sign: float, seed: int
+) -> tuple[np.ndarray, Versus]:
     twin = own_permutation(board.table)
     usable = complete_draws(board)
-    rows = np.flatnonzero(_comparable(out) & (twin >= 0))
+    rows = np.flatnonzero(comparable(out) & (twin >= 0))
     draws = [board.values[usable & (board.of_draw == twin[i])] for i in rows]
     versus = versus_draws(values[rows], draws, plan, sign=sign, seed=seed)
-    _write(out, "permuted", rows, versus, versus.verdict(out["mean"].to_numpy()[rows], needs_draws=True))
-    out["permutation_p"] = np.nan
-    out.loc[rows, "permutation_p"] = versus.family_p()
     label = out["embedding"] + np.where(out["context_embedding"] == "none", "", " / " + out["context_embedding"])
     out["permutation"] = np.where(twin >= 0, label.to_numpy()[twin], "")
     count = np.bincount(board.of_draw, minlength=len(out))
     out["draws"] = np.where((out["role"] == "permuted").to_numpy(), count, 0)
     out.loc[rows, "draws"] = versus.draws
+    return rows, versus
 
 
-def _add_context_mean(out: pd.DataFrame, values: np.ndarray, plan: Plan, sign: float) -> None:
-    references = np.flatnonzero(_comparable(out) & (out["head"] == "context_mean").to_numpy())
-    rows = np.flatnonzero(_comparable(out) & (out["head"] != "context_mean").to_numpy() & bool(len(references)))
+def _context_mean(
+    out: pd.DataFrame, values: np.ndarray, plan: Plan, sign: float, seed: int
+) -> tuple[np.ndarray, Versus]:
+    references = np.flatnonzero(comparable(out) & (out["head"] == "context_mean").to_numpy())
+    rows = np.flatnonzero(comparable(out) & (out["head"] != "context_mean").to_numpy() & bool(len(references)))
     if len(rows):
         coordinates = out[["context_embedding", *OTHER]].to_numpy()
         agree = np.stack([(coordinates[rows] == coordinates[i]).sum(axis=1) for i in references])
         against = values[references[np.argmax(agree, axis=0)]]
     else:
         against = values[rows]
-    versus = versus_reference(values[rows], against, plan, sign=sign)
-    _write(out, "context_mean", rows, versus, versus.verdict(out["mean"].to_numpy()[rows], needs_draws=False))
+    return rows, versus_reference(values[rows], against, plan, sign=sign, seed=seed)
 
 
 def _add_best(out: pd.DataFrame, values: np.ndarray, plan: Plan, sign: float) -> None:
-    rows = np.flatnonzero(_comparable(out) & out["role"].isin(RANKED).to_numpy())
+    ranked = comparable(out) & out["role"].isin(RANKED).to_numpy() & out["enough_coverage"].to_numpy()
+    rows = np.flatnonzero(ranked)
     out["rank"], out["best"] = np.nan, False
     if len(rows):
         score = _worst_last(out["mean"].iloc[rows], sign)

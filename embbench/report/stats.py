@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 from scipy import stats
+
+from embbench.report.flips import flip_p
 
 LEVEL = 0.95
 MIN_INTERVAL = 3  # units; below, no interval is given
@@ -107,17 +110,41 @@ def resampled_means(values: np.ndarray, plan: Plan) -> np.ndarray:
     block = max(1, _CELLS // max(1, values.shape[1]))
     blocks = [slice(start, start + block) for start in range(0, width, block)]
     out = np.full((len(values), plan.counts.shape[1]), np.nan)
-    finite = np.isfinite(values)
-    packed = np.packbits(finite, axis=1)
-    _, first, pattern = np.unique(packed, axis=0, return_index=True, return_inverse=True)
+    for present, members in patterns(np.isfinite(values)):
+        known = values[np.ix_(members, present)]
+        for part in blocks:
+            out[members, part] = known @ plan.row_weights(present, part)
+    return out
+
+
+def patterns(finite: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The distinct rows (r,) of a bool matrix (N, r) that hold any True, each with the numbers of its rows."""
+    if not len(finite):
+        return
+    _, first, pattern = np.unique(np.packbits(finite, axis=1), axis=0, return_index=True, return_inverse=True)
     order = np.argsort(pattern.ravel(), kind="stable")
     ends = np.flatnonzero(np.diff(pattern.ravel()[order], append=len(first)))
     for at, (start, end) in zip(first, pairwise([0, *(ends + 1)]), strict=True):
-        present, members = finite[at], order[start:end]
-        if present.any():
-            known = values[np.ix_(members, present)]
-            for part in blocks:
-                out[members, part] = known @ plan.row_weights(present, part)
+        if finite[at].any():
+            yield finite[at], order[start:end]
+
+
+def cluster_sums(values: np.ndarray, plan: Plan) -> np.ndarray:
+    """Part of each resampling unit, shape (n_units, N), in the two-level means of ``values`` (N, r): columns add up to
+    the means of `resampled_means`; 0 for units without a finite value.
+
+    Examples
+    --------
+    >>> one = plan(np.array(["a", "a", "b"]), np.array(["x", "y", "x"]), over_contexts=False, resamples=5, seed=0)
+    >>> cluster_sums(np.array([[1.0, 2.0, 4.0]]), one).ravel().tolist()
+    [2.25, 0.5]
+    """
+    out = np.zeros((plan.n_units, len(values)))
+    for present, members in patterns(np.isfinite(values)):
+        weights = plan.row_weights(present, slice(0, 1))
+        parts = np.zeros((plan.n_units, len(members)))
+        np.add.at(parts, plan.unit[present], weights * values[np.ix_(members, present)].T)
+        out[:, members] = parts
     return out
 
 
@@ -166,7 +193,7 @@ class Versus:
     mean, low, high : two-level mean of the row-wise differences and its 95 % interval.
     units : units in which both sides are defined.
     draws : permutation draws compared with (0: nothing to compare with).
-    p : one-sided p value of the gap against the spread of the draws; NaN with fewer than two draws.
+    p : one-sided p value, against the spread of the draws or by sign flips; NaN where it cannot be had.
     """
 
     mean: np.ndarray
@@ -176,22 +203,27 @@ class Versus:
     draws: np.ndarray
     p: np.ndarray
 
-    def family_p(self) -> np.ndarray:
-        """`holm` p values, shape (N,), of the comparisons with enough draws; NaN for the others."""
-        return holm(np.where(self.draws >= MIN_DRAWS, self.p, np.nan))
+    def tested(self, *, needs_draws: bool) -> np.ndarray:
+        """Bool of shape (N,): enough units, and draws where they are needed, for a verdict."""
+        known = (self.units >= MIN_CLAIM) & np.isfinite(self.low)
+        return known & (self.draws >= MIN_DRAWS) if needs_draws else known
 
-    def verdict(self, scale: np.ndarray, *, needs_draws: bool) -> list[str]:
+    def family_p(self, *, needs_draws: bool = True) -> np.ndarray:
+        """`holm` p values, shape (N,), over the tested comparisons of this column alone; NaN for the others."""
+        return holm(np.where(self.tested(needs_draws=needs_draws), self.p, np.nan))
+
+    def verdict(self, scale: np.ndarray, *, needs_draws: bool, family: np.ndarray | None = None) -> list[str]:
         """``yes``, ``no`` or ``–`` (nothing to compare with, or too few units or draws to say) for each comparison.
 
-        ``yes`` needs a lower limit above 0 and, with ``needs_draws``, a gap beyond the spread of the draws: `holm` p
-        over these comparisons <= 0.05, so that a board without any signal says yes anywhere in 5 % of cases.
-        ``scale`` of shape (N,): the scores themselves; a gap below `RESOLUTION` of them is rounding, not a difference.
+        ``yes`` needs a lower limit above 0 and a p value <= 0.05 in its `holm` family, so that a board without any
+        signal says yes anywhere in at most 5 % of cases. ``family`` of shape (N,): adjusted p values where the family
+        is larger than this column. ``scale`` of shape (N,): the scores themselves; a gap below `RESOLUTION` of them is
+        rounding, not a difference.
         """
-        known = (self.units >= MIN_CLAIM) & np.isfinite(self.low)
-        wins = self.low > RESOLUTION * np.abs(scale)
-        if needs_draws:
-            known = known & (self.draws >= MIN_DRAWS)
-            wins = wins & (self.family_p() <= 0.05)
+        known = self.tested(needs_draws=needs_draws)
+        adjusted = self.family_p(needs_draws=needs_draws) if family is None else family
+        with np.errstate(invalid="ignore"):
+            wins = (self.low > RESOLUTION * np.abs(scale)) & (adjusted <= 1 - LEVEL + 1e-12)
         return [("yes" if w else "no") if k else "–" for k, w in zip(known.tolist(), wins.tolist(), strict=True)]
 
 
@@ -215,10 +247,15 @@ def holm(p: np.ndarray) -> np.ndarray:
     return out
 
 
-def versus_reference(values: np.ndarray, reference: np.ndarray, plan: Plan, *, sign: float) -> Versus:
-    """Rows of ``values``, shape (N, r), against one reference (r,) or one each; ``sign`` is -1 where low is best."""
-    mean, low, high, units = summarise(sign * (values - reference), plan)
-    return Versus(mean, low, high, units, np.zeros(len(values), np.int64), np.full(len(values), np.nan))
+def versus_reference(values: np.ndarray, reference: np.ndarray, plan: Plan, *, sign: float, seed: int = 0) -> Versus:
+    """Rows of ``values``, shape (N, r), against one reference (r,) or one each; ``sign`` is -1 where low is best.
+
+    ``p`` is the one-sided sign-flip test over the plan's units (`embbench.report.flips`).
+    """
+    gaps = sign * (values - reference)
+    mean, low, high, units = summarise(gaps, plan)
+    p = np.where(units > 0, flip_p(cluster_sums(gaps, plan), seed, two_sided=False), np.nan)
+    return Versus(mean, low, high, units, np.zeros(len(values), np.int64), p)
 
 
 def versus_draws(values: np.ndarray, draws: list[np.ndarray], plan: Plan, *, sign: float, seed: int) -> Versus:

@@ -10,14 +10,26 @@ import numpy as np
 
 from embbench.core import UserError
 from embbench.report.boards import BOARD, NAMES, OTHER, STATUSES, Settings, boards, settings
-from embbench.report.ranking import ceiling_values, means, rank
+from embbench.report.pairwise import COLUMNS, pairwise
+from embbench.report.ranking import COVERAGE, board_plan, ceiling_values, means, rank
 from embbench.report.stats import plan
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _VERSUS = ("", "_low", "_high")
+_PAIRS = ("pairs", "pairs_better", "pairs_worse")
 _SCORE = ("mean", "low", "high", "n_units", "unit", "n_conditions", "n_contexts", "undefined")
+_SAID = (
+    *("coverage", "enough_coverage", "fallback", "dim", "query_controls", "config"),
+    *("information", "modality", "dated", "complexity", "flags"),
+    *("ceiling", "ceiling_note", "ceiling_conditions", "floor", "floor_name"),
+    *("progress", "progress_low", "progress_high", "progress_note", "permutation", "draws"),
+    *(f"vs_permuted{e}" for e in _VERSUS),
+    *("permutation_p", "beats_permuted"),
+    *(f"vs_context_mean{e}" for e in _VERSUS),
+    *("context_mean_p", "beats_context_mean", "verdicts", *_PAIRS, "best", "complete", *STATUSES),
+)
 
 
 def leaderboard(
@@ -30,6 +42,7 @@ def leaderboard(
     subset: str = "all",
     bootstrap: int = 1000,
     seed: int = 0,
+    coverage: float = COVERAGE,
 ) -> pd.DataFrame:
     """One row per configuration, permutation draws and seeds averaged; ordered per board, oracles last and unranked.
 
@@ -40,50 +53,81 @@ def leaderboard(
     metric : the metric shown.
     subset : ``all`` or ``detectable`` conditions.
     bootstrap : number of resamples, the same for all configurations of a board.
-    seed : of the resamples.
+    seed : of the resamples and sign flips.
+    coverage : least share of conditions with a prediction of their own; below it nothing is ranked, only listed.
 
     Returns
     -------
     pandas.DataFrame
         ``mean`` (equal over conditions within a context, then over contexts), its 95 % interval ``low``/``high`` (over
-        perturbations; over contexts where contexts are held out; none below 3 units), ``ceiling``, comparisons
-        ``vs_permuted`` and ``vs_context_mean`` (paired, positive = better) with intervals and verdicts, ``rank``,
-        ``best`` (not told apart from the best; never below 10 units), ``complete`` and status counts. An incomplete
-        configuration has a mean over what is there, but no rank and no comparison.
+        perturbations; over contexts where contexts are held out; none below 3 units), ``ceiling``, ``floor`` and
+        ``progress`` between them with its interval, comparisons ``vs_permuted`` and ``vs_context_mean`` (paired,
+        positive = better) with intervals and verdicts, ``rank``, ``best`` (not told apart from the best; never below 10
+        units), ``complete``, ``flags`` and status counts. An incomplete configuration has a mean over what is there,
+        but no rank and no comparison.
 
     Raises
     ------
     UserError
         The metric is not among ``metrics``.
     """
+    options = {"bootstrap": bootstrap, "seed": seed, "coverage": coverage}
+    return _ranked(scores, runs, ceilings, metrics, metric, subset, pairs=False, **options)[0]
+
+
+def leaderboard_and_pairs(
+    scores: pd.DataFrame,
+    runs: pd.DataFrame | Settings,
+    ceilings: pd.DataFrame | None,
+    metrics: Mapping[str, Mapping[str, Any]],
+    *,
+    metric: str,
+    subset: str = "all",
+    bootstrap: int = 1000,
+    seed: int = 0,
+    coverage: float = COVERAGE,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The `leaderboard` with ``pairs``, ``pairs_better`` and ``pairs_worse`` filled, and the table of all pairs.
+
+    Parameters as in `leaderboard`; the pairs are described in `embbench.report.pairwise.pairwise`.
+    """
+    options = {"bootstrap": bootstrap, "seed": seed, "coverage": coverage}
+    return _ranked(scores, runs, ceilings, metrics, metric, subset, pairs=True, **options)
+
+
+def _ranked(
+    scores: pd.DataFrame,
+    runs: pd.DataFrame | Settings,
+    ceilings: pd.DataFrame | None,
+    metrics: Mapping[str, Mapping[str, Any]],
+    metric: str,
+    subset: str,
+    *,
+    pairs: bool,
+    bootstrap: int,
+    seed: int,
+    coverage: float,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     import pandas as pd
 
-    sign = _sign(metrics, metric)
+    if not 0 <= coverage <= 1:
+        raise UserError(f"coverage: expected a share from 0 to 1, found {coverage}")
+    sign = sign_of(metrics, metric)
     config = settings(runs)
-    extra = _varying(config)
-    parts = [
-        rank(board, *ceiling_values(ceilings, board, metric), sign=sign, resamples=bootstrap, seed=seed)
-        for board in boards(scores, config, metric, subset)
-    ]
-    columns = [
-        "metric",
-        "subset",
-        *BOARD,
-        "role",
-        "rank",
-        *NAMES,
-        *extra,
-        *_SCORE,
-        "coverage",
-        "fallback",
-        "dim",
-        "query_controls",
-        "config",
-    ]
-    columns += ["ceiling", "ceiling_note", "ceiling_conditions", "permutation", "draws"]
-    columns += [f"vs_permuted{e}" for e in _VERSUS] + ["permutation_p", "beats_permuted"]
-    columns += [f"vs_context_mean{e}" for e in _VERSUS] + ["beats_context_mean", "best", "complete", *STATUSES]
-    return _stack(pd, parts, columns, metric, subset)
+    parts, tests = [], []
+    for board in boards(scores, config, metric, subset):
+        ceiling = ceiling_values(ceilings, board, metric)
+        part, places = rank(board, *ceiling, sign=sign, resamples=bootstrap, seed=seed, coverage=coverage)
+        counts: dict[str, Any] = dict.fromkeys(_PAIRS, 0)
+        if pairs:
+            sample = board_plan(board, bootstrap, seed)
+            table, counts = pairwise(board, part, places, sample, sign=sign, seed=seed)
+            tests.append(table.assign(**board.where))
+        parts.append(part.assign(**counts))
+    extra = varying(config)
+    shown = ["metric", "subset", *BOARD, *COLUMNS[:4], NAMES[2], *extra, *COLUMNS[4:]]
+    columns = ["metric", "subset", *BOARD, "role", "rank", *NAMES, *extra, *_SCORE, *_SAID]
+    return _stack(pd, parts, columns, metric, subset), _stack(pd, tests, shown, metric, subset)
 
 
 def by_context(
@@ -103,7 +147,7 @@ def by_context(
     """
     import pandas as pd
 
-    _sign(metrics, metric)
+    sign_of(metrics, metric)
     config = settings(runs)
     parts = []
     for board in boards(scores, config, metric, subset):
@@ -115,7 +159,7 @@ def by_context(
             within = plan(context[rows], unit[rows], over_contexts=False, resamples=bootstrap, seed=seed)
             part = means(board, ceiling, rows, within)
             parts.append(part.assign(context=name, unit="conditions" if board.over_contexts else "perturbations"))
-    columns = ["metric", "subset", *BOARD, "context", "role", *NAMES, *_varying(config), *_SCORE]
+    columns = ["metric", "subset", *BOARD, "context", "role", *NAMES, *varying(config), *_SCORE]
     return _stack(pd, parts, [*columns, "ceiling", "complete"], metric, subset)
 
 
@@ -135,7 +179,7 @@ def by_group(
     """
     import pandas as pd
 
-    _sign(metrics, metric)
+    sign_of(metrics, metric)
     config = settings(runs)
     parts = []
     scores = scores[(scores["metric"] == metric).to_numpy()]
@@ -146,7 +190,7 @@ def by_group(
             sample = plan(context, unit, over_contexts=board.over_contexts, resamples=bootstrap, seed=seed)
             part = means(board, ceiling_values(ceilings, board, metric)[0], np.arange(len(context)), sample)
             parts.append(part.assign(group=name))
-    columns = ["metric", "subset", *BOARD, "group", "role", *NAMES, *_varying(config), *_SCORE]
+    columns = ["metric", "subset", *BOARD, "group", "role", *NAMES, *varying(config), *_SCORE]
     return _stack(pd, parts, [*columns, "ceiling", "complete"], metric, subset)
 
 
@@ -158,7 +202,7 @@ def problems(runs: pd.DataFrame) -> pd.DataFrame:
     lines["reason"] = runs["reason"].fillna("").to_numpy()
     lines["fold"] = runs["fold"].astype(str).to_numpy()
     lines = lines[lines["status"] != "done"]
-    columns = [*BOARD, *NAMES, *_varying(config), "role", "status", "reason"]
+    columns = [*BOARD, *NAMES, *varying(config), "role", "status", "reason"]
     found = lines.groupby(columns, sort=True, dropna=False)["fold"]
     out = found.agg(runs="size", folds=lambda folds: " ".join(sorted(set(folds)))).reset_index()
     return out[[*columns, "runs", "folds"]]
@@ -172,7 +216,7 @@ def timings(runs: pd.DataFrame) -> pd.DataFrame:
     config = settings(runs)
     done = (runs["status"] == "done").to_numpy()
     codes, n = config.of_draw[config.of_run], len(config.table)
-    out = config.table[[*BOARD, *NAMES, *_varying(config), "role", "done"]].copy()
+    out = config.table[[*BOARD, *NAMES, *varying(config), "role", "done"]].copy()
     for column in ("cpu_seconds", "trials"):
         weights = np.where(done, runs[column].fillna(0).to_numpy(dtype=np.float64), 0.0)
         out[column] = np.bincount(codes, weights=weights, minlength=n)
@@ -192,7 +236,7 @@ def chosen(runs: pd.DataFrame) -> pd.DataFrame:
     import pandas as pd
 
     config = settings(runs)
-    head = config.table[[*BOARD, *NAMES, *_varying(config)]]
+    head = config.table[[*BOARD, *NAMES, *varying(config)]]
     codes = config.of_draw[config.of_run]
     lines = []
     for code, key, text in zip(codes.tolist(), runs["key"], runs["chosen"].fillna(""), strict=True):
@@ -215,13 +259,15 @@ def _parameters(key: str, text: str) -> dict[str, Any]:
     return values
 
 
-def _sign(metrics: Mapping[str, Mapping[str, Any]], metric: str) -> float:
+def sign_of(metrics: Mapping[str, Mapping[str, Any]], metric: str) -> float:
+    """-1.0 where low is best, 1.0 where high is; UserError for a metric that is not in these results."""
     if metric not in metrics:
         raise UserError(f"no metric named {metric!r} in these results; known: {', '.join(sorted(metrics)) or 'none'}")
     return -1.0 if metrics[metric]["best"] == "low" else 1.0
 
 
-def _varying(config: Settings) -> list[str]:
+def varying(config: Settings) -> list[str]:
+    """Coordinates besides names that take several values in these results, so that tables need their columns."""
     return [c for c in OTHER if config.table[c].nunique(dropna=False) > 1]
 
 

@@ -1,0 +1,272 @@
+"""Labels {-1, 0, 1} of a screen and its table of differential expression, tested on the single cells."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+
+from embbench.core import CellView, PerturbationDataset, UserError, view_cells
+from embbench.numerics import de
+
+TESTS = ("wilcoxon", "welch", "donor")
+PAIRED, UNPAIRED = 3, 2  # fewest donors of a paired test; on either side of an unpaired one
+NOTE = "own target genes keep their labels; metrics in _notarget leave them out"
+
+Arrays = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class LabelOptions:
+    """How labels are made; a value out of range is a `UserError`.
+
+    Parameters
+    ----------
+    test : ``wilcoxon`` (rank-sum, tie and continuity corrected, cells of all batches together), ``welch`` (t test on
+        log1p expression), or ``donor``: mean log1p expression per batch, paired over batches that hold perturbed and
+        control cells where there are three or more, else Welch between batch means with two or more on either side.
+        Cells of a donor are no independent repeats, so where batches are donors only this test keeps its level.
+    level : of Benjamini-Hochberg p values within a condition over its tested genes.
+    min_cells : conditions with fewer cells are not tested.
+    min_expressed : a gene is tested when at least this share (below 1) or number (from 1) of the perturbed or of the
+        control cells has it detected.
+    min_log2fc : smallest |log2fc| of a label other than 0.
+    equal_cells : test this many cells of every condition, a seeded choice, because the number of significant genes
+        grows with the number of cells; conditions with fewer are not tested.
+    pseudocount : of log2fc, in counts per million.
+    donor_cells : batches with fewer cells of a group have no mean of it (``donor``).
+    seed : of the choice of cells.
+
+    Examples
+    --------
+    >>> LabelOptions("welch", min_log2fc=0.25).test
+    'welch'
+    >>> LabelOptions("limma")
+    Traceback (most recent call last):
+        ...
+    embbench.core.screen.UserError: labels: test must be one of wilcoxon, welch, donor, got 'limma'
+    """
+
+    test: str = "wilcoxon"
+    level: float = 0.05
+    min_cells: int = 10
+    min_expressed: float = 0.05
+    min_log2fc: float = 0.0
+    equal_cells: int | None = None
+    pseudocount: float = de.PSEUDOCOUNT
+    donor_cells: int = 5
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.test not in TESTS:
+            raise UserError(f"labels: test must be one of {', '.join(TESTS)}, got {self.test!r}")
+        least = {"min_cells": 2, "min_expressed": 0, "min_log2fc": 0, "equal_cells": 2, "donor_cells": 1, "seed": 0}
+        for name, low in least.items():
+            value = getattr(self, name)
+            if value is not None and not (value >= low and np.isfinite(value)):
+                raise UserError(f"labels: {name} must be >= {low}, got {value}")
+        if not 0 < self.level < 1:
+            raise UserError(f"labels: level must lie between 0 and 1, got {self.level}")
+        if not (self.pseudocount > 0 and np.isfinite(self.pseudocount)):
+            raise UserError(f"labels: pseudocount must be > 0 counts per million, got {self.pseudocount}")
+
+
+class _Controls:
+    """What is kept of the control cells of one context and half."""
+
+    def __init__(self, view: CellView, context: int, options: LabelOptions) -> None:
+        cells = view.controls(context)
+        self.options, self.cells = options, len(cells)
+        self.detected, self.counts = (cells > 0).sum(axis=0), de.mean_counts(cells)
+        if options.test == "wilcoxon":
+            self.sorted = de.SortedControls(cells)
+        elif options.test == "welch":
+            self.mean, self.variance = _moments(cells)
+        else:
+            self.donors = _donor_means(cells, view.batches(context), options.donor_cells)
+
+    def tested(self, cells: np.ndarray) -> np.ndarray:
+        """Genes (g,) that enough of the cells of either group express."""
+        least, detected = self.options.min_expressed, (cells > 0).sum(axis=0)
+        if least >= 1:
+            return np.maximum(detected, self.detected) >= least
+        return (detected >= least * len(cells)) | (self.detected >= least * self.cells)
+
+    def p_values(self, cells: np.ndarray, batches: np.ndarray) -> tuple[np.ndarray, str]:
+        """Two-sided p (g,), NaN where the test says nothing, and how it was tested."""
+        if self.options.test == "wilcoxon":
+            return self.sorted.test(cells).p, "wilcoxon"
+        if self.options.test == "welch":
+            return de.welch(*_moments(cells), len(cells), self.mean, self.variance, self.cells)[1], "welch"
+        own = _donor_means(cells, batches, self.options.donor_cells)
+        both = sorted(own.keys() & self.donors.keys())
+        if len(both) >= PAIRED:
+            return de.paired(np.stack([own[b] - self.donors[b] for b in both]))[1], "paired over donors"
+        if min(len(own), len(self.donors)) >= UNPAIRED:
+            a, b = (np.stack([means[d] for d in sorted(means)]) for means in (own, self.donors))
+            return de.welch(*_moments(a), len(a), *_moments(b), len(b))[1], "between donors"
+        return np.full(cells.shape[1], np.nan), "too few donors"
+
+
+def label_screen(data: PerturbationDataset, options: LabelOptions) -> PerturbationDataset:
+    """The screen with labels and a DE table from its single cells.
+
+    Tests against control half A give ``labels`` and ``labels_tested`` (training); tests of the same perturbed cells
+    against half B give ``truth_labels``, ``truth_labels_tested``, ``log2fc`` and ``padj`` (what metrics judge by).
+    Under shared controls both are one test against all controls, and ``meta["labels"]["controls"]`` says so. A label
+    is the sign of log2fc where the adjusted p value is below the level and |log2fc| reaches its cut, else 0.
+
+    Parameters
+    ----------
+    data : a screen with its perturbed and control cells.
+    options : how to test.
+
+    Returns
+    -------
+    PerturbationDataset
+        ``meta["labels"]`` holds the options and a summary; ``meta["digest"]`` is gone, because the content changed.
+
+    Raises
+    ------
+    UserError
+        The screen has no (perturbed) cells, or no condition can be tested.
+    """
+    view = _cells(data)
+    shared = data.meta.get("controls") == "shared"
+    halves = ("all",) if shared else ("A", "B")
+    found = {half: _blank(data.effects.shape) for half in halves}
+    how: Counter[str] = Counter()
+    codes = data.context_codes
+    for context in np.unique(codes).tolist():
+        controls = {half: _Controls(replace(view, half=half), context, options) for half in halves}
+        for row in np.flatnonzero(codes == context).tolist():
+            how[_test_row(data, view, row, controls, found, options)] += 1
+    judged, trained = found[halves[-1]], found[halves[0]]
+    if not judged["labels_tested"].any():
+        shown = ", ".join(f"{n} {why}" for why, n in how.items())
+        raise UserError(f"labels of {data.name}: no condition could be tested ({shown}); loosen the options")
+    meta = {k: v for k, v in data.meta.items() if k != "digest"}
+    return replace(
+        data,
+        labels=trained["labels"],
+        labels_tested=trained["labels_tested"],
+        truth_labels=judged["labels"],
+        truth_labels_tested=judged["labels_tested"],
+        log2fc=judged["log2fc"],
+        padj=judged["padj"],
+        meta={**meta, "labels": _summary(judged, how, options, shared=shared)},
+    )
+
+
+def label_report(data: PerturbationDataset) -> list[str]:
+    """Lines that say how a screen was labelled and what came of it; empty for one that `label_screen` has not seen."""
+    facts = data.meta.get("labels", {})
+    if not facts:
+        return []
+    cells = "all" if facts["equal_cells"] is None else facts["equal_cells"]
+    return [
+        f"test: {facts['test']}, BH level {facts['level']:g} within a condition, |log2fc| >= {facts['min_log2fc']:g} "
+        f"(pseudocount {facts['pseudocount']:g} CPM), cells per condition: {cells}",
+        f"controls: {facts['controls']}",
+        *(f"conditions: {n} {why}" for why, n in facts["conditions"].items()),
+        f"tested genes per condition: median {facts['tested_median']:g}",
+        f"genes labelled up or down per condition: median {facts['labelled_median']:g}, up {facts['up']}, "
+        f"down {facts['down']} in all",
+        facts["note"],
+    ]
+
+
+def _cells(data: PerturbationDataset) -> CellView:
+    """The perturbed cells of all rows, opened."""
+    if data.cells is None:
+        raise UserError(
+            f"labels of {data.name}: this screen has no single cells; import it with --cells all, or read published "
+            "labels with label_table"
+        )
+    kept = data.meta.get("cells")
+    if kept in ("controls", "none"):
+        raise UserError(f"labels of {data.name}: the screen was imported with --cells {kept}; import it with all")
+    return view_cells(data.cells, np.arange(len(data)))
+
+
+def _blank(shape: tuple[int, int]) -> Arrays:
+    nothing = np.full(shape, np.nan, np.float32)
+    return {"labels": np.zeros(shape, np.int8), "labels_tested": np.zeros(shape, bool), "log2fc": nothing,
+            "padj": nothing.copy()}  # fmt: skip
+
+
+def _test_row(
+    data: PerturbationDataset,
+    view: CellView,
+    row: int,
+    controls: dict[str, _Controls],
+    found: dict[str, Arrays],
+    options: LabelOptions,
+) -> str:
+    """Fill one row of what was found against each half; how it was tested, or why not."""
+    cells = view.perturbed(row)
+    batches = view.perturbed_batches(row) if options.test == "donor" else np.zeros(len(cells), np.int64)
+    least = max(options.min_cells, options.equal_cells or 0)
+    if len(cells) < least:
+        return f"not tested, fewer than {least} cells"
+    if not all(control.cells for control in controls.values()):
+        return "not tested, no control cells"
+    if options.equal_cells is not None:
+        order = np.random.default_rng([options.seed, row]).permutation(len(cells))[: options.equal_cells]
+        cells, batches = (x[np.sort(order)] for x in (cells, batches))
+    counts, ways = de.mean_counts(cells), []
+    for half, control in controls.items():
+        p, way = control.p_values(cells, batches)
+        ways.append(way)
+        tested = control.tested(cells) & np.isfinite(p)
+        tested &= True if data.observed is None else data.observed[row]
+        padj = de.benjamini_hochberg(np.where(tested, p, np.nan)).astype(np.float32)
+        change = de.log2fc(counts, control.counts, options.pseudocount).astype(np.float32)
+        significant = (np.nan_to_num(padj, nan=1.0) < options.level) & (np.abs(change) >= options.min_log2fc)
+        values = {"labels": np.where(significant, np.sign(change), 0), "labels_tested": tested, "padj": padj,
+                  "log2fc": np.where(tested, change, np.nan)}  # fmt: skip
+        for name, value in values.items():
+            found[half][name][row] = value
+    if "too few donors" in ways:
+        return f"not tested, fewer than {PAIRED} shared or {UNPAIRED} donors"
+    return " / ".join(dict.fromkeys(ways))
+
+
+def _moments(cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Means and unbiased variances (g,), float64; variances NaN for fewer than two cells."""
+    mean, variance = np.full((2, cells.shape[1]), np.nan)
+    for block in de.gene_blocks(*cells.shape) if len(cells) else ():
+        part = cells[:, block].astype(np.float64)
+        mean[block] = part.mean(axis=0)
+        if len(cells) > 1:
+            variance[block] = np.where((part == part[0]).all(axis=0), 0.0, part.var(axis=0, ddof=1))
+    return mean, variance
+
+
+def _donor_means(cells: np.ndarray, batches: np.ndarray, least: int) -> dict[int, np.ndarray]:
+    """Mean expression (g,), float64, of each batch with enough cells."""
+    codes, counts = np.unique(batches, return_counts=True)
+    return {int(b): cells[batches == b].mean(axis=0, dtype=np.float64) for b in codes[counts >= least]}
+
+
+def _summary(judged: Arrays, how: Counter[str], options: LabelOptions, *, shared: bool) -> dict[str, object]:
+    """Facts for ``meta``."""
+    tested = judged["labels_tested"].sum(axis=1)
+    significant = (np.nan_to_num(judged["padj"], nan=1.0) < options.level).sum(axis=1)
+    rows = tested > 0
+    labels = judged["labels"]
+    return {
+        **asdict(options),
+        "controls": "shared: training and truth labels are one test against all controls"
+        if shared
+        else "half A for training labels, half B for truth labels",
+        "conditions": dict(sorted(how.items())),
+        "rows_untested": int((~rows).sum()),
+        "tested_median": float(np.median(tested[rows])),
+        "significant_median": float(np.median(significant[rows])),
+        "labelled_median": float(np.median((labels != 0).sum(axis=1)[rows])),
+        "up": int((labels > 0).sum()),
+        "down": int((labels < 0).sum()),
+        "note": NOTE,
+    }

@@ -1,0 +1,284 @@
+"""Resampled effects of one fold from its cells: every resample is a matrix (m, g) of deviations from the observed one.
+
+Perturbed cells are resampled for each row, the controls of half B once for all rows of a context (their noise is shared
+in the screen, so it is shared here), and not at all where the screen was made with shared controls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from embbench.core import CellView, PerturbationDataset, Truth, view_cells
+from embbench.numerics.moments import batch_weights
+from embbench.numerics.resample import Strata, batch_scale, draw_batches
+
+LEAST_CELLS = 4  # two cells in each half
+LEAST_BATCHES = 5  # with fewer, a draw of batches says nothing of their variance
+LEAST_SHARE = 1e-6
+MEMORY = 1 << 28  # bytes of resampled effects that are held at once
+KINDS = ("noise", "boot", "plain", "twin", "batches")
+PERTURBED, CONTROLS = 0, 1
+
+Column = tuple[str, tuple[int, ...]]  # kind and number: ("boot", (3,)), a resample of it ("boot", (3, 7)) ...
+
+
+@dataclass(frozen=True)
+class _Pool:
+    """Half-B controls of a context by batch: ``codes``, matching sizes and noise (b,), means (b, g)."""
+
+    cells: np.ndarray
+    strata: Strata
+    codes: np.ndarray
+    size: np.ndarray
+    mean: np.ndarray
+    noise: np.ndarray
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One condition: where its cells lie by batch, matching weights (b,), their batches in the pool, batch factor."""
+
+    order: np.ndarray
+    strata: Strata
+    weight: np.ndarray
+    theirs: np.ndarray
+    scale: float
+
+
+class Resampler:
+    """Resamples of the observed effects of some rows; the same numbers for the same seed, whatever is asked together.
+
+    Parameters
+    ----------
+    data : the screen, with cells.
+    truth : of ``rows``.
+    rows : (m,) dataset rows.
+    weights : ``equal`` or ``size``, see `embbench.numerics.resample.draw_batches`.
+    seed : of all streams.
+
+    Attributes
+    ----------
+    point : (m, g) float32, the observed effects, from the cells; those of ``truth`` where a row has no cells.
+    noise : (m,) float64, expected sum over genes of the squared sampling error of ``point``.
+    usable : (m,) bool, rows with enough perturbed and control cells to tell their noise.
+    staged : (m,) bool, rows with enough batches to resample these too.
+    shared : whether controls are held fixed.
+    """
+
+    def __init__(
+        self, data: PerturbationDataset, truth: Truth, rows: np.ndarray, *, weights: str = "equal", seed: int = 0
+    ) -> None:
+        if weights not in ("equal", "size"):
+            raise ValueError(f"ceilings: weights must be equal or size, got {weights!r}")
+        if data.cells is None:
+            raise ValueError(f"{data.name}: resampling needs cells, found none")
+        self._view: CellView = replace(view_cells(data.cells, rows), half="B", share="all")
+        self._rows, self._context, self._how, self._seed = rows, truth.context, weights, seed
+        self._matching = str(data.meta.get("matching", "batch"))
+        self.shared = data.meta.get("controls") == "shared"
+        self.point = np.where(np.isfinite(truth.effects), truth.effects, 0.0).astype(np.float32)
+        self.noise = np.zeros(len(rows))
+        self.usable, self.staged = np.zeros(len(rows), bool), np.zeros(len(rows), bool)
+        self._plan: dict[int, _Row] = {}
+        self._batches = 1
+        self._prepare()
+
+    @property
+    def at_once(self) -> int:
+        """Columns whose effects fit into memory together."""
+        return max(4, MEMORY // (4 * self.point.shape[1] * (len(self._rows) + self._batches)))
+
+    def deviations(self, columns: Sequence[Column]) -> np.ndarray:
+        """What each resample adds to ``point``: shape (k, m, g), float32; 0 in rows without cells.
+
+        Kinds: ``noise`` has the variance of the sampling error of ``point`` and is uncorrelated with it (scaled half
+        difference of a random split); ``boot`` draws batches (where there are enough) and cells, with the variance of
+        the sampling error; ``boot`` with two numbers draws from a ``boot`` again; ``plain`` draws batches, then cells,
+        without correction; ``twin`` draws cells only, without correction.
+        """
+        out = np.zeros((len(columns), *self.point.shape), np.float32)
+        for context in np.unique(self._context[sorted(self._plan)]).tolist():
+            pool = self._pool(context)
+            controls = None if self.shared else self._control_columns(pool, context, columns)
+            for i in self._members(context):
+                row = self._plan[i]
+                cells = self._view.perturbed(i)[row.order]
+                out[:, i] = self._row_columns(i, row, cells, pool, controls, columns)
+        return out
+
+    def _members(self, context: int) -> list[int]:
+        return [i for i in np.flatnonzero(self._context == context).tolist() if i in self._plan]
+
+    def _prepare(self) -> None:
+        """Read everything once: batches, weights, observed effects, how far batches differ."""
+        for context in np.unique(self._context).tolist():
+            pool = self._pool(context)
+            self._batches = max(self._batches, len(pool.codes))
+            known = self.shared or pool.strata.freedom > 0
+            for i in np.flatnonzero(self._context == context).tolist():
+                batch = self._merged(self._view.perturbed_batches(i))
+                kept = np.flatnonzero(np.isin(batch, pool.codes))
+                if not len(kept):
+                    continue
+                order = kept[np.argsort(batch[kept], kind="stable")]
+                codes, size = np.unique(batch[kept], return_counts=True)
+                theirs = np.searchsorted(pool.codes, codes)
+                row = _Row(order, Strata(size), batch_weights(size, pool.size[theirs], self._matching), theirs, 0.0)
+                self.usable[i] = known and len(kept) >= LEAST_CELLS and row.strata.freedom > 0
+                self.staged[i] = self.usable[i] and len(codes) >= LEAST_BATCHES
+                self._plan[i] = self._observe(i, row, pool)
+
+    def _observe(self, i: int, row: _Row, pool: _Pool) -> _Row:
+        cells = self._view.perturbed(i)[row.order]
+        mean, noise = _moments(cells, row.strata)
+        difference = mean - pool.mean[row.theirs]
+        self.point[i] = row.weight @ difference
+        fixed = np.zeros(len(noise)) if self.shared else pool.noise[row.theirs]
+        self.noise[i] = row.weight**2 @ (noise + fixed)
+        if not self.staged[i]:
+            return row
+        away = np.square(difference - self.point[i]).sum(axis=1)
+        # the noise of fixed controls sets batches apart too, and is no difference between them
+        scale, variance = batch_scale(row.weight, away, noise + pool.noise[row.theirs], self._how)
+        self.noise[i] += variance
+        return replace(row, scale=scale)
+
+    def stand_in(self, effects: np.ndarray) -> np.ndarray:
+        """Noise-free stand-in of effects (m, g): each row shrunk to the size that its noise leaves it, float32.
+
+        An observed effect is larger than the noise-free one by its noise, so that, left as it is, retrieval and
+        correlations come out far too good. ``E |t|^2 = |noise-free|^2 + noise`` gives the factor
+        ``sqrt(max(0, 1 - noise / |t|^2))``, which keeps the spread of effects right (Ghosh 1992, Journal of the
+        American Statistical Association 87:533, constrained shrinkage).
+        """
+        return (effects * np.sqrt(self.signal_share(effects))[:, None]).astype(np.float32)
+
+    def signal_share(self, effects: np.ndarray) -> np.ndarray:
+        """Share (m,) of the squared size of effects (m, g) that is not noise, above 0 and at most 1.
+
+        Never 0: an effect that is all noise still points somewhere, so that directions stay defined.
+        """
+        size = np.square(effects, dtype=np.float64).sum(axis=1)
+        return np.clip(1.0 - self.noise / np.where(size > 0, size, 1.0), LEAST_SHARE, 1.0)
+
+    def _pool(self, context: int) -> _Pool:
+        batch = self._merged(self._view.batches(context))
+        other = batch if self.shared else self._merged(replace(self._view, half="A").batches(context))
+        codes = np.intersect1d(batch, other)
+        kept = np.flatnonzero(np.isin(batch, codes))
+        order = kept[np.argsort(batch[kept], kind="stable")]
+        strata = Strata(np.array([(batch == c).sum() for c in codes.tolist()], dtype=np.int64))
+        half_a = np.array([(other == c).sum() for c in codes.tolist()], dtype=np.int64)
+        cells = self._view.controls(context)[order]
+        mean, noise = _moments(cells, strata)
+        return _Pool(cells, strata, codes, (strata.size + half_a) / 2, mean, noise)
+
+    def _merged(self, batch: np.ndarray) -> np.ndarray:
+        return np.zeros_like(batch) if self._matching == "pooled" else batch
+
+    def _rng(self, kind: str, who: int, number: int, path: tuple[int, ...]) -> np.random.Generator:
+        return np.random.default_rng([self._seed, KINDS.index(kind), who, number, len(path), *path])
+
+    def _shift(self, kind: str, strata: Strata, who: int, number: int, path: tuple[int, ...]) -> np.ndarray:
+        """Deviations (n,) of batch means under one column, batches as they are."""
+        rng = self._rng(kind, who, number, path)
+        if kind == "noise":
+            return strata.split(rng)
+        drawn = strata.draw(rng)
+        if kind != "boot":
+            return strata.shift(drawn, rescale=False)
+        if len(path) == 1:
+            return strata.shift(drawn)
+        first = strata.draw(self._rng(kind, who, number, path[:1]))
+        again = strata.draw(rng, first)
+        return strata.shift(first) + strata.shift(again, first)
+
+    def _control_columns(self, pool: _Pool, context: int, columns: Sequence[Column]) -> np.ndarray:
+        """Deviations of the control means of each batch, shape (b, k, g), float32."""
+        strata = pool.strata
+        shift = np.stack([self._shift(kind, strata, CONTROLS, context, path) for kind, path in columns])
+        out = np.empty((len(strata.size), len(columns), pool.cells.shape[1]), np.float32)
+        for b, (start, size) in enumerate(zip(strata.start, strata.size, strict=True)):
+            part = slice(start, start + size)
+            out[b] = shift[:, part].astype(np.float32) @ pool.cells[part]
+        for k, (kind, path) in enumerate(columns):
+            for steps in _borrowing(kind, path):
+                alone, cells, factors = strata.lend(self._rng(kind, CONTROLS, context, (*steps, 0)))
+                away = pool.cells[cells] - pool.mean[strata.code[cells]]
+                out[alone, k] += (factors[:, None] * away).astype(np.float32)
+        return out
+
+    def _row_columns(
+        self, i: int, row: _Row, cells: np.ndarray, pool: _Pool, controls: np.ndarray | None, columns: Sequence[Column]
+    ) -> np.ndarray:
+        """Deviations of one row's effect, shape (k, g), float32."""
+        number, code = int(self._rows[i]), row.strata.code
+        perturbed = np.empty((len(columns), len(code)))
+        weights = np.tile(row.weight, (len(columns), 1))  # of the resampled control means
+        moved = np.zeros_like(weights)  # what the draw of batches adds to the weights
+        for k, (kind, path) in enumerate(columns):
+            drawn = None
+            if self.staged[i] and kind in ("boot", "plain"):
+                drawn, moved[k] = self._batch_stage(kind, row, number, path)
+            if kind == "plain" and drawn is not None:
+                weights[k] = row.weight + moved[k]
+                perturbed[k] = self._two_stage(row, drawn, weights[k], number, path)
+                continue
+            perturbed[k] = self._shift(kind, row.strata, PERTURBED, number, path) * row.weight[code]
+            perturbed[k] += (moved[k] / row.strata.size)[code]
+            for steps in _borrowing(kind, path):
+                alone, lent, factors = row.strata.lend(self._rng(kind, PERTURBED, number, (*steps, 0)))
+                perturbed[k] += row.strata.borrowed(factors * row.weight[alone], lent)
+        out = perturbed.astype(np.float32) @ cells
+        out -= (moved @ pool.mean[row.theirs]).astype(np.float32)
+        if controls is not None:
+            for b, theirs in enumerate(row.theirs.tolist()):
+                out -= weights[:, b, None].astype(np.float32) * controls[theirs]
+        return out
+
+    def _batch_stage(self, kind: str, row: _Row, number: int, path: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+        """Batches drawn (b,), and what that adds to the weights of the batches (b,)."""
+        rng = self._rng("batches", KINDS.index(kind), number, path[:1])
+        slots, weight = draw_batches(row.weight, rng, self._how)
+        if kind == "plain":
+            return slots, weight - row.weight
+        if len(path) > 1:
+            again = self._rng("batches", KINDS.index(kind), number, path)
+            slots, weight = draw_batches(row.weight, again, self._how, slots)
+        return slots, row.scale * (weight - row.weight)
+
+    def _two_stage(
+        self, row: _Row, slots: np.ndarray, weight: np.ndarray, number: int, path: tuple[int, ...]
+    ) -> np.ndarray:
+        """Coefficients (n,) of batches drawn and then cells of each draw, minus those of the observed effect."""
+        times = np.bincount(slots, minlength=len(weight))
+        size, start = row.strata.size, row.strata.start
+        code = np.repeat(np.arange(len(size)), times * size)
+        rng = self._rng("plain", PERTURBED, number, path)
+        drawn = start[code] + (rng.random(len(code)) * size[code]).astype(np.int64)
+        per_cell = weight / np.maximum(times * size, 1)
+        mine = row.strata.code
+        return np.bincount(drawn, minlength=len(mine)) * per_cell[mine] - (row.weight / size)[mine]
+
+
+def _borrowing(kind: str, path: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """Draws whose one-cell batches need noise from elsewhere: corrected kinds; a draw of a draw is two of them."""
+    if kind not in ("noise", "boot"):
+        return []
+    return [path[: n + 1] for n in range(len(path))]
+
+
+def _moments(cells: np.ndarray, strata: Strata) -> tuple[np.ndarray, np.ndarray]:
+    """Means (b, g), float64, and their sampling variances summed over genes (b,); pooled for batches of one cell."""
+    sums, squares = np.zeros((len(strata.size), cells.shape[1])), np.zeros(len(strata.size))
+    for b, (start, size) in enumerate(zip(strata.start, strata.size, strict=True)):
+        part = cells[start : start + size]
+        sums[b] = part.sum(axis=0, dtype=np.float64)
+        away = part - (sums[b] / size).astype(np.float32)
+        squares[b] = np.einsum("ij,ij->", away, away, dtype=np.float64)
+    pooled = squares.sum() / max(strata.freedom, 1)
+    variance = np.where(strata.size > 1, squares / np.maximum(strata.size - 1, 1), pooled)
+    return sums / strata.size[:, None], variance / strata.size

@@ -1,0 +1,253 @@
+"""Differential expression of predicted cells, tested like real ones, against the DE table of the observed cells.
+
+Predicted cells of a condition are tested against the real half-B controls of its context, never against controls that
+a head made: Wilcoxon rank-sum with tie and continuity correction, then Benjamini-Hochberg over the scored genes. The
+number of significant genes grows with the number of cells, so heads must predict equally many. Two fold changes: that
+of the DE table (log2 ratio of mean counts per million, pseudocount 1) and, in the ``cell_eval`` forms, cell-eval's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+
+from embbench.core import CellView, Metric, Truth
+from embbench.metrics._de import (
+    AREAS,
+    Judged,
+    area_condition,
+    direction_match,
+    finite,
+    judged,
+    spearman_significant,
+    table_of,
+    top,
+)
+from embbench.metrics._rows import ratio
+from embbench.numerics import de
+from embbench.numerics.ranks import average_ranks
+
+GEOMETRIC = "geometric"  # the fold change of the cell_eval forms
+LEAST = 1e-10  # adjusted p values below it score alike
+
+
+@dataclass(frozen=True)
+class Tested:
+    """Tests of predicted cells, all of shape (n, g).
+
+    Parameters
+    ----------
+    padj : float32, NaN where not scored.
+    change, geometric : float64, finite log2 fold changes of arithmetic mean counts (pseudocount 1 per million), and of
+        geometric means ``exp(mean log1p) - 1`` without a pseudocount.
+    observed : as ``geometric``, of the observed cells.
+    """
+
+    padj: np.ndarray
+    change: np.ndarray
+    geometric: np.ndarray
+    observed: np.ndarray
+
+
+Score = Callable[[Tested, Judged, np.ndarray, str], np.ndarray]
+
+
+def tests_of(pred: np.ndarray, truth: Truth, scored: np.ndarray) -> Tested:
+    """Tests of predicted cells (n, m, g) against the half-B controls of each row's context, over ``scored`` (n, g)."""
+    if truth.cells is None:
+        raise ValueError("DE of predicted cells: needs the control cells of the tested rows, found none")
+    padj = np.full(scored.shape, np.nan, np.float32)
+    change, geometric, observed = np.zeros((3, *scored.shape))
+    for context in np.unique(truth.context):
+        rows = np.flatnonzero((truth.context == context) & scored.any(axis=1))
+        controls = truth.cells.controls(int(context)) if len(rows) else np.zeros((0, scored.shape[1]), np.float32)
+        if not len(controls) or not pred.shape[1]:
+            continue
+        prepared, counts, typical = de.SortedControls(controls), de.mean_counts(controls), _geometric(controls)
+        for row in rows.tolist():
+            p = np.where(scored[row], prepared.test(pred[row]).p, np.nan)
+            padj[row] = de.benjamini_hochberg(p)
+            change[row] = de.log2fc(de.mean_counts(pred[row]), counts)
+            for out, cells in ((geometric, pred[row]), (observed, truth.cells.perturbed(row))):
+                out[row] = finite(de.log2fc(_geometric(cells), typical, 0.0)) if len(cells) else 0.0
+    return Tested(padj, change, geometric, observed)
+
+
+def _geometric(cells: np.ndarray) -> np.ndarray:
+    """``exp(mean log1p) - 1`` (g,), counts per 1e4, at least 0."""
+    return np.expm1(np.maximum(cells.mean(axis=0, dtype=np.float64), 0.0))
+
+
+class _Last:
+    """The tests of the last prediction, because a dozen metrics in a row ask for the same ones.
+
+    Nothing depends on it: the key is the content of the predicted cells and of the scored entries, and the very view
+    through which the controls are read.
+    """
+
+    def __init__(self) -> None:
+        self.kept: tuple[CellView, str, Tested] | None = None
+
+    def tests(self, pred: np.ndarray, truth: Truth, scored: np.ndarray) -> Tested:
+        """`tests_of`, computed unless it was the last thing asked for."""
+        state = hashlib.blake2b(f"{pred.shape} {pred.dtype}".encode())
+        for part in (pred, scored, truth.context):
+            state.update(np.ascontiguousarray(part).data)
+        key, kept = state.hexdigest(), self.kept
+        if kept is not None and kept[0] is truth.cells and kept[1] == key:
+            return kept[2]
+        found = tests_of(pred, truth, scored)
+        if truth.cells is not None:
+            self.kept = truth.cells, key, found
+        return found
+
+
+_LAST = _Last()
+
+
+def _scored(pred: np.ndarray, truth: Truth, mask: np.ndarray, *, score: Score, fold: str) -> np.ndarray:
+    table, level = judged(truth, mask), table_of(truth).level
+    tested = _LAST.tests(pred, truth, table.scored)
+    found = np.nan_to_num(tested.padj, nan=1.0) < level
+    if fold == GEOMETRIC:
+        table = replace(table, change=np.where(table.scored, tested.observed, 0.0))
+    values = score(tested, table, found, fold)
+    return np.where(np.isfinite(tested.padj).any(axis=1), values, np.nan)
+
+
+def _overlap(tested: Tested, table: Judged, found: np.ndarray, fold: str, *, k: int | None) -> np.ndarray:
+    return _common(tested, table, found, fold, table.count if k is None else np.minimum(k, table.count))
+
+
+def _precision(tested: Tested, table: Judged, found: np.ndarray, fold: str, *, k: int | None) -> np.ndarray:
+    n = found.sum(axis=1)
+    return _common(tested, table, found, fold, n if k is None else np.minimum(k, n))
+
+
+def _common(tested: Tested, table: Judged, found: np.ndarray, fold: str, size: np.ndarray) -> np.ndarray:
+    """Genes in both of the ``size`` largest |log2fc| of significant genes, over ``size``."""
+    shared = fold == "change"
+    real = top(np.abs(table.change), table.significant, size, shared=shared)
+    own = top(np.abs(getattr(tested, fold)), found, size, shared=shared)
+    value = (real * own).sum(axis=1) / np.maximum(size, 1)
+    return np.where(table.count > 0, value, np.nan) if shared else value
+
+
+def _direction(tested: Tested, table: Judged, found: np.ndarray, fold: str) -> np.ndarray:
+    return direction_match(getattr(tested, fold), table)
+
+
+def _spearman(tested: Tested, table: Judged, found: np.ndarray, fold: str) -> np.ndarray:
+    return spearman_significant(getattr(tested, fold), table)
+
+
+def _recall(tested: Tested, table: Judged, found: np.ndarray, fold: str) -> np.ndarray:
+    return ratio((found & table.significant).sum(axis=1).astype(np.float64), table.count)
+
+
+def _area(tested: Tested, table: Judged, found: np.ndarray, fold: str, *, area: str) -> np.ndarray:
+    score = -np.log10(np.clip(np.nan_to_num(tested.padj, nan=1.0).astype(np.float64), LEAST, 1.0))
+    return area_condition(score, table, AREAS[area])
+
+
+def _counts(pred: np.ndarray, truth: Truth, mask: np.ndarray) -> np.ndarray:
+    """Spearman correlation, over a context's conditions, of the numbers of significant genes: predicted and true.
+
+    Conditions without a truly significant gene take no part, but every tested row of the context has the one value.
+    NaN with fewer than two of them or when either number is the same everywhere. Chance: 0.
+    """
+    table = judged(truth, mask)
+    tested = _LAST.tests(pred, truth, table.scored)
+    said = (np.nan_to_num(tested.padj, nan=1.0) < table_of(truth).level).sum(axis=1)
+    out = np.full(len(pred), np.nan)
+    for context in np.unique(truth.context):
+        rows = np.flatnonzero((truth.context == context) & (table.count > 0))
+        pair = average_ranks(np.stack([said[rows], table.count[rows]]).astype(np.float64))
+        if len(rows) > 1 and (np.ptp(pair, axis=1) > 0).all():
+            out[(truth.context == context) & np.isfinite(tested.padj).any(axis=1)] = np.clip(
+                np.corrcoef(pair)[0, 1], -1.0, 1.0
+            )
+    return out
+
+
+CELL_EVAL = "cell-eval 0.8.2 (Arc Institute) {name}, tests as its pdex 0.3 (Mann and Whitney 1947); {how}"
+OURS = (
+    "against half-B controls, BH over the scored genes, fold changes as in the DE table, ties share places, NaN where "
+    "undefined"
+)
+THEIRS = (
+    "fold changes of predicted and of observed cells from geometric means without a pseudocount, ties to the smaller "
+    "column, 0 without a significant gene"
+)
+WORDS = {
+    "overlap": "Genes among the k_eff largest |log2fc| of the significant ones both in truth and in prediction, over "
+    "k_eff = {size}. Chance: about k_eff / tested genes for as many random hits as there are true ones.",
+    "precision": "Genes among the k_eff largest |log2fc| of the significant ones both in truth and in prediction, over "
+    "k_eff = {size}; 0 when nothing is predicted. Chance: about the share of significant among tested genes.",
+    "de_direction_match": "Share of truly significant genes whose log2fc in predicted cells has the true sign, "
+    "whatever its p value. Chance: 0.5 for random signs; controls drawn again score about 0.5.",
+    "de_sig_genes_recall": "Genes significant in truth and prediction over those significant in truth. Chance: the "
+    "share of tested genes that is predicted significant.",
+    "de_spearman_lfc_sig": "Spearman correlation over truly significant genes of log2fc in predicted cells and in "
+    "truth; NaN with fewer than two or when either is constant. Chance: 0.",
+    "roc_auc": "AUROC over tested genes: label = truly significant, score = -log10 of the predicted adjusted p (at "
+    "least 1e-10); NaN unless both kinds are there. Chance: 0.5.",
+    "pr_auc": "Average precision over tested genes: label = truly significant, score = -log10 of the predicted "
+    "adjusted p (at least 1e-10); NaN unless both kinds are there. Chance: the share of significant genes.",
+}
+RULE = " Predicted cells by Wilcoxon and Benjamini-Hochberg at the DE table's level."
+
+
+def _metric(score: Score, name: str, words: str, fold: str = "change", lower: float = 0.0) -> Metric:
+    how = OURS if fold == "change" else THEIRS
+    return Metric(
+        partial(_scored, score=score, fold=fold),
+        best="high",
+        source=CELL_EVAL.format(name=name, how=how),
+        lower=lower,
+        upper=1.0,
+        level="population",
+        target="population",
+        needs=("de", "cells"),
+        about=words + RULE + ("" if fold == "change" else f" The cell-eval form: {THEIRS}."),
+    )
+
+
+def _at(kind: str, k: int | None, fold: str = "change") -> Metric:
+    """Overlap (recall side) or precision at N or a fixed k."""
+    n = "N, the number of significant genes in " + ("truth" if kind == "overlap" else "prediction")
+    score = partial(_overlap if kind == "overlap" else _precision, k=k)
+    size = n if k is None else f"min({k}, N), N = {n.removeprefix('N, ')}"
+    return _metric(score, f"{kind}_at_{k or 'N'}", WORDS[kind].format(size=size), fold)
+
+
+overlap_n, overlap_50, overlap_100 = (_at("overlap", k) for k in (None, 50, 100))
+precision_n, precision_50, precision_100 = (_at("precision", k) for k in (None, 50, 100))
+direction = _metric(_direction, "de_direction_match", WORDS["de_direction_match"])
+sig_recall = _metric(_recall, "de_sig_genes_recall", WORDS["de_sig_genes_recall"])
+spearman_lfc_sig = _metric(_spearman, "de_spearman_lfc_sig", WORDS["de_spearman_lfc_sig"], lower=-1.0)
+auroc = _metric(partial(_area, area="auroc"), "roc_auc", WORDS["roc_auc"])
+auprc = _metric(partial(_area, area="auprc"), "pr_auc", WORDS["pr_auc"])
+spearman_sig = Metric(
+    _counts,
+    best="high",
+    source=CELL_EVAL.format(name="de_spearman_sig", how=f"{OURS}; cell-eval gives 1 where no condition has a hit"),
+    lower=-1.0,
+    upper=1.0,
+    level="set",
+    target="population",
+    needs=("de", "cells"),
+)
+
+overlap_n_cell_eval, overlap_50_cell_eval, overlap_100_cell_eval = (
+    _at("overlap", k, GEOMETRIC) for k in (None, 50, 100)
+)
+precision_n_cell_eval, precision_50_cell_eval, precision_100_cell_eval = (
+    _at("precision", k, GEOMETRIC) for k in (None, 50, 100)
+)
+direction_cell_eval = _metric(_direction, "de_direction_match", WORDS["de_direction_match"], GEOMETRIC)
+spearman_lfc_sig_cell_eval = _metric(_spearman, "de_spearman_lfc_sig", WORDS["de_spearman_lfc_sig"], GEOMETRIC, -1.0)
