@@ -51,7 +51,7 @@ def simulate(mean: np.ndarray, size: float, n: int, rng: np.random.Generator) ->
 
 
 def coverage(name: str, simulations: int, n: int, resamples: int = 500) -> tuple[np.ndarray, np.ndarray, int]:
-    """Share of intervals that hold the planted share (3,), mean estimates (3,), and simulations with a defined result."""
+    """Share of intervals that hold the planted share (3,), mean estimates (3,), and number of defined results."""
     planted, size = SCENARIOS[name]
     mean = panel_effects(planted, seed=1)
     hits, estimates = [], []

@@ -127,12 +127,12 @@ class Entry:
         thing, params = self.load(), {**self.params, **overrides}
         if self.needs_file and self.argument in OWN_FILES and self.argument not in params:
             raise UserError(f"{self.kind} {self.name!r} needs {self.needs_file}")
-        if isinstance(thing, Metric | Composite):
-            return replace(thing, **params)
+        declared = isinstance(thing, Metric | Composite)
         try:
-            return thing(**params)
+            return replace(thing, **params) if declared else thing(**params)
         except TypeError as error:
-            known = [name for name in inspect.signature(thing).parameters if name != "self"]
+            taken = inspect.signature(type(thing) if declared else thing).parameters
+            known = [name for name in taken if name != "self"]
             hint = f"; give {self.needs_file}" if self.needs_file else ""
             raise UserError(
                 f"{self.kind} {self.name!r}: parameters {params} do not fit: {error}; "

@@ -45,6 +45,7 @@ def example(n=12, g=40, seed=0, contexts=1, observed=False, knockdown=0.0):
         observed=seen,
         baseline=np.repeat(rng.gamma(2.0, size=(contexts, g)), -(-n // contexts), axis=0)[:n].astype(np.float32),
         centroid=centroid.astype(np.float32),
+        centroid_truth=centroid.astype(np.float32),
         variance=rng.gamma(1.0, 0.3, size=(n, g)).astype(np.float32),
     )
     return pred, truth

@@ -45,6 +45,7 @@ def screen(seed, n=9, g=30, contexts=2, hidden=0.0, scale=1.0):
         observed=seen if hidden else None,
         baseline=(baseline[context] * scale).astype(np.float32),
         centroid=(centroid[context] * scale).astype(np.float32),
+        centroid_truth=(centroid[context] * scale).astype(np.float32),
         variance=(rng.gamma(1.0, 0.2, size=(n, g)) * scale**2).astype(np.float32),
     )
 
@@ -173,13 +174,15 @@ def gaussian(n=40, g=20_000, seed=0):
     rng = np.random.default_rng(seed)
     effects = rng.normal(0, S, size=(n, g))
     pred = (effects + rng.normal(0, A, size=(n, g))).astype(np.float32)
+    baseline, centroid = (np.repeat(rng.normal(0, B, size=(1, g)), n, axis=0).astype(np.float32) for _ in range(2))
     truth = Truth(
         effects.astype(np.float32),
         "delta",
         np.zeros(n, int),
         ((),) * n,
-        baseline=np.repeat(rng.normal(0, B, size=(1, g)), n, axis=0).astype(np.float32),
-        centroid=np.repeat(rng.normal(0, B, size=(1, g)), n, axis=0).astype(np.float32),
+        baseline=baseline,
+        centroid=centroid,
+        centroid_truth=centroid,
         variance=np.full((n, g), V**2, np.float32),
     )
     return pred, truth

@@ -290,6 +290,7 @@ def toy_truth(unit: str = "delta", seed: int = 0) -> Truth:
         observed=observed,
         baseline=screen.baseline_truth[code[test]],
         centroid=centroid[code[test]],
+        centroid_truth=centroid[code[test]],
         variance=screen.truth_variance[test],
         labels=screen.labels[test],
         labels_tested=screen.labels_tested[test],

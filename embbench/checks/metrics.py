@@ -195,6 +195,8 @@ def metric_undefined_is_nan(make: Make) -> None:
     metric = make()
     if metric.target != "effects" or metric.level != "condition" or metric.upper != 1 or metric.lower >= 0:
         return
+    if {"baseline", "centroid"} & set(metric.needs):
+        return  # effects are added to a reference, or taken from one: a zero effect is not a zero vector
     truth = _truth(metric)
     zero = np.zeros_like(truth.effects)
     flat = replace(truth, effects=np.where(truth.observed, zero, np.nan).astype(np.float32))
@@ -212,7 +214,8 @@ def metric_needs_only_what_it_declares(make: Make) -> None:
     metric = make()
     truth = _truth(metric)
     effects = np.nan_to_num(truth.effects, nan=0.0)
-    gone = {f.name: None for f in fields(truth) if f.name not in ALWAYS | set(metric.needs)}
+    needs = set(metric.needs) | ({"baseline"} if metric.genes.startswith("expressed") else set())
+    gone = {f.name: None for f in fields(truth) if f.name not in ALWAYS | needs}
     pred = noisy(metric, truth, 1.0, 7)
     try:
         metric(pred, replace(truth, effects=effects, **gone))

@@ -51,7 +51,8 @@ class Truth:
     entities : n tuples of names.
     observed : shape (n, g), bool or None.
     baseline : shape (n, g), float32 or None, half-B control mean of each row's context.
-    centroid : shape (n, g), float32 or None, mean training effect of each row's context.
+    centroid, centroid_truth : shape (n, g), float32 or None, mean effect of the training rows of each row's context,
+        against control half A as predictions are, and against half B as ``effects`` are.
     variance : shape (n, g), float32 or None, sampling variance of ``effects``.
     labels, labels_tested : shape (n, g), or None; labels against control half B.
     de : differential expression of the test rows, or None.
@@ -67,6 +68,7 @@ class Truth:
     observed: np.ndarray | None = None
     baseline: np.ndarray | None = None
     centroid: np.ndarray | None = None
+    centroid_truth: np.ndarray | None = None
     variance: np.ndarray | None = None
     labels: np.ndarray | None = None
     labels_tested: np.ndarray | None = None

@@ -143,7 +143,7 @@ class LabelTable:
         wide = Wide(wide.keys.assign(entities=entities), genes.names, wide.values, wide.labels)
         wide, left_out = self._cleaned(path, wide)
         mapping = {"genes": genes.report.as_dict(), "perturbations": parsed.report.as_dict(), "left_out": left_out}
-        return self._dataset(path, wide, parsed.entity_type, mapping)
+        return _dataset(self, path, wide, parsed.entity_type, mapping)
 
     def _read(self, path: Path) -> Wide:
         """The file as conditions by genes; what it does not list is NaN and untested."""
@@ -200,36 +200,39 @@ class LabelTable:
             )
         return full.genes_where(seen), left_out
 
-    def _dataset(self, path: Path, wide: Wide, entity_type: str, mapping: dict[str, Any]) -> PerturbationDataset:
-        """The contract's fields; what is not listed becomes 0 or stays unobserved."""
-        listed, filled = np.isfinite(wide.values), self.missing == "none"
-        found = np.asarray(wide.labels)
-        tested = (found != UNTESTED) | (~listed & filled)
-        labels = np.where(found == UNTESTED, 0, found).astype(np.int8)
-        counts = {"up": int((labels > 0).sum()), "down": int((labels < 0).sum())}
-        return PerturbationDataset(
-            name=self.name or path.name.partition(".")[0],
-            effects=np.where(listed, wide.values, np.float32(0)) if filled else wide.values,
-            unit=self.unit,
-            genes=np.array(wide.genes, dtype=str),
-            entities=tuple(wide.keys["entities"]),
-            context=wide.keys["context"].to_numpy(dtype=str),
-            entity_type=entity_type,
-            observed=None if filled or listed.all() else listed,
-            labels=labels,
-            labels_tested=tested,
-            meta={
-                "controls": "none",
-                "source": self.source or path.name,
-                "licence": self.licence or "not stated",
-                "namespace": "symbol",
-                "missing": self.missing,
-                "listed_entries": int(listed.sum()),
-                "published_labels": {**counts, "none": int(tested.sum()) - sum(counts.values())},
-                "default_split": self.default_split,
-                "mapping": mapping,
-            },
-        )
+
+def _dataset(
+    table: LabelTable, path: Path, wide: Wide, entity_type: str, mapping: dict[str, Any]
+) -> PerturbationDataset:
+    """The contract's fields; what is not listed becomes 0 or stays unobserved."""
+    listed, filled = np.isfinite(wide.values), table.missing == "none"
+    found = np.asarray(wide.labels)
+    tested = (found != UNTESTED) | (~listed & filled)
+    labels = np.where(found == UNTESTED, 0, found).astype(np.int8)
+    counts = {"up": int((labels > 0).sum()), "down": int((labels < 0).sum())}
+    return PerturbationDataset(
+        name=table.name or path.name.partition(".")[0],
+        effects=np.where(listed, wide.values, np.float32(0)) if filled else wide.values,
+        unit=table.unit,
+        genes=np.array(wide.genes, dtype=str),
+        entities=tuple(wide.keys["entities"]),
+        context=wide.keys["context"].to_numpy(dtype=str),
+        entity_type=entity_type,
+        observed=None if filled or listed.all() else listed,
+        labels=labels,
+        labels_tested=tested,
+        meta={
+            "controls": "none",
+            "source": table.source or path.name,
+            "licence": table.licence or "not stated",
+            "namespace": "symbol",
+            "missing": table.missing,
+            "listed_entries": int(listed.sum()),
+            "published_labels": {**counts, "none": int(tested.sum()) - sum(counts.values())},
+            "default_split": table.default_split,
+            "mapping": mapping,
+        },
+    )
 
 
 def _listed(names: str | Sequence[str] | None) -> tuple[str, ...]:

@@ -65,7 +65,7 @@ def read_frames(results: Results, registry: Registry, names: list[str]) -> Frame
         targets = set(group.target)
         data = results.screen(key)
         if "population" in targets:
-            data = _with_cells(data, dataset, genes, registry)
+            data = with_cells(data, dataset, genes, registry)
         kind = group.kind.iloc[0]
         rows = row_facts(data, kind)
         scored: set[str] = set()
@@ -76,7 +76,7 @@ def read_frames(results: Results, registry: Registry, names: list[str]) -> Frame
             table.add(record, scores, rows, results)
         undefined = {n: why for n, why in reasons(data, metrics, targets).items() if n not in scored}
         facts[dataset] = _facts(data, kind, undefined)
-        source = functools.partial(_with_cells, data, dataset, genes, registry)
+        source = functools.partial(with_cells, data, dataset, genes, registry)
         for fold in group.drop_duplicates(["seed", "fold", "target"])["key"]:
             limits = limits_of(results, fold, source, metrics)
             ceilings.append(_ceilings({"dataset": dataset, "genes": genes}, limits, results.rows(fold)["rows"], rows))
@@ -92,7 +92,7 @@ def read_frames(results: Results, registry: Registry, names: list[str]) -> Frame
     )
 
 
-def _with_cells(data: PerturbationDataset, name: str, genes: str, registry: Registry) -> PerturbationDataset:
+def with_cells(data: PerturbationDataset, name: str, genes: str, registry: Registry) -> PerturbationDataset:
     """The kept screen with the cells of the dataset it came from; without, when that is gone or has changed."""
     try:
         source = screen(name, genes, tuple(map(str, registry.paths[1:])))

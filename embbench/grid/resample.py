@@ -17,7 +17,9 @@ from embbench.numerics.resample import Strata, batch_scale, draw_batches
 
 LEAST_CELLS = 4  # two cells in each half
 LEAST_BATCHES = 5  # with fewer, a draw of batches says nothing of their variance
+LEAST_ROWS = 4  # with fewer, the spread of effect sizes is not known
 LEAST_SHARE = 1e-6
+SPLITS = 20  # random splits that tell the sampling error of a squared size
 MEMORY = 1 << 28  # bytes of resampled effects that are held at once
 KINDS = ("noise", "boot", "plain", "twin", "batches")
 PERTURBED, CONTROLS = 0, 1
@@ -80,7 +82,7 @@ class Resampler:
         self._matching = str(data.meta.get("matching", "batch"))
         self.shared = data.meta.get("controls") == "shared"
         self.point = np.where(np.isfinite(truth.effects), truth.effects, 0.0).astype(np.float32)
-        self.noise = np.zeros(len(rows))
+        self.noise, self._error = np.zeros(len(rows)), np.zeros(len(rows))
         self.usable, self.staged = np.zeros(len(rows), bool), np.zeros(len(rows), bool)
         self._plan: dict[int, _Row] = {}
         self._batches = 1
@@ -138,6 +140,10 @@ class Resampler:
         self.point[i] = row.weight @ difference
         fixed = np.zeros(len(noise)) if self.shared else pool.noise[row.theirs]
         self.noise[i] = row.weight**2 @ (noise + fixed)
+        number, code = int(self._rows[i]), row.strata.code
+        splits = [self._shift("noise", row.strata, PERTURBED, number, (s,)) for s in range(SPLITS)]
+        moved = (np.stack(splits) * row.weight[code]).astype(np.float32) @ cells
+        self._error[i] = np.var(np.square(moved).sum(axis=1) + 2 * moved @ self.point[i], ddof=1)
         if not self.staged[i]:
             return row
         away = np.square(difference - self.point[i]).sum(axis=1)
@@ -150,19 +156,28 @@ class Resampler:
         """Noise-free stand-in of effects (m, g): each row shrunk to the size that its noise leaves it, float32.
 
         An observed effect is larger than the noise-free one by its noise, so that, left as it is, retrieval and
-        correlations come out far too good. ``E |t|^2 = |noise-free|^2 + noise`` gives the factor
-        ``sqrt(max(0, 1 - noise / |t|^2))``, which keeps the spread of effects right (Ghosh 1992, Journal of the
-        American Statistical Association 87:533, constrained shrinkage).
+        correlations come out far too good. The square root of `signal_share` as factor keeps the spread of effects
+        right (Ghosh 1992, Journal of the American Statistical Association 87:533, constrained shrinkage).
         """
         return (effects * np.sqrt(self.signal_share(effects))[:, None]).astype(np.float32)
 
     def signal_share(self, effects: np.ndarray) -> np.ndarray:
         """Share (m,) of the squared size of effects (m, g) that is not noise, above 0 and at most 1.
 
-        Never 0: an effect that is all noise still points somewhere, so that directions stay defined.
+        ``|t|^2 - noise`` estimates the squared size of the noise-free effect. Within a context these estimates are
+        drawn together as far as their spread is no larger than their own sampling error (James and Stein 1961; Efron
+        and Morris 1973, Journal of the American Statistical Association 68:117). Never 0: an effect that is all noise
+        still points somewhere, so that directions stay defined.
         """
         size = np.square(effects, dtype=np.float64).sum(axis=1)
-        return np.clip(1.0 - self.noise / np.where(size > 0, size, 1.0), LEAST_SHARE, 1.0)
+        signal = size - self.noise
+        for context in np.unique(self._context[self.usable]).tolist():
+            rows = np.flatnonzero((self._context == context) & self.usable)
+            spread = signal[rows].var(ddof=1) if len(rows) >= LEAST_ROWS else 0.0
+            if spread > 0:
+                centre = signal[rows].mean()
+                signal[rows] = centre + max(0.0, 1.0 - self._error[rows].mean() / spread) * (signal[rows] - centre)
+        return np.clip(signal / np.where(size > 0, size, 1.0), LEAST_SHARE, 1.0)
 
     def _pool(self, context: int) -> _Pool:
         batch = self._merged(self._view.batches(context))
@@ -193,8 +208,7 @@ class Resampler:
         if len(path) == 1:
             return strata.shift(drawn)
         first = strata.draw(self._rng(kind, who, number, path[:1]))
-        again = strata.draw(rng, first)
-        return strata.shift(first) + strata.shift(again, first)
+        return strata.shift(first) + strata.shift(strata.draw(rng, first), first)
 
     def _control_columns(self, pool: _Pool, context: int, columns: Sequence[Column]) -> np.ndarray:
         """Deviations of the control means of each batch, shape (b, k, g), float32."""
@@ -205,7 +219,7 @@ class Resampler:
             part = slice(start, start + size)
             out[b] = shift[:, part].astype(np.float32) @ pool.cells[part]
         for k, (kind, path) in enumerate(columns):
-            for steps in _borrowing(kind, path):
+            for steps in _borrowing(kind, path, strata):
                 alone, cells, factors = strata.lend(self._rng(kind, CONTROLS, context, (*steps, 0)))
                 away = pool.cells[cells] - pool.mean[strata.code[cells]]
                 out[alone, k] += (factors[:, None] * away).astype(np.float32)
@@ -229,7 +243,7 @@ class Resampler:
                 continue
             perturbed[k] = self._shift(kind, row.strata, PERTURBED, number, path) * row.weight[code]
             perturbed[k] += (moved[k] / row.strata.size)[code]
-            for steps in _borrowing(kind, path):
+            for steps in _borrowing(kind, path, row.strata):
                 alone, lent, factors = row.strata.lend(self._rng(kind, PERTURBED, number, (*steps, 0)))
                 perturbed[k] += row.strata.borrowed(factors * row.weight[alone], lent)
         out = perturbed.astype(np.float32) @ cells
@@ -264,9 +278,9 @@ class Resampler:
         return np.bincount(drawn, minlength=len(mine)) * per_cell[mine] - (row.weight / size)[mine]
 
 
-def _borrowing(kind: str, path: tuple[int, ...]) -> list[tuple[int, ...]]:
+def _borrowing(kind: str, path: tuple[int, ...], strata: Strata) -> list[tuple[int, ...]]:
     """Draws whose one-cell batches need noise from elsewhere: corrected kinds; a draw of a draw is two of them."""
-    if kind not in ("noise", "boot"):
+    if kind not in ("noise", "boot") or not len(strata.alone):
         return []
     return [path[: n + 1] for n in range(len(path))]
 

@@ -23,7 +23,7 @@ def truth_of(
 ) -> Truth:
     """What predictions of dataset rows are judged against: effects against control half B.
 
-    ``centroid`` is the mean training effect of the row's context (of all contexts, equally, where it has none).
+    The centroids are mean training effects of the row's context (of all contexts, equally, where it has none).
 
     Parameters
     ----------
@@ -33,7 +33,10 @@ def truth_of(
     """
     codes = data.context_codes
     seen = np.ones((len(train), data.effects.shape[1]), dtype=bool) if data.observed is None else data.observed[train]
-    centroid = observed_means(data.effects[train], seen, codes[train], len(data.contexts)).astype(np.float32)
+    centroids = [
+        observed_means(values[train], seen, codes[train], len(data.contexts)).astype(np.float32)[codes[rows]]
+        for values in (data.effects, data.truth)
+    ]
     means = data.baseline_truth if data.baseline_truth is not None else data.baseline
     part = data.rows(rows)
     dims = {int(space.removeprefix("pca")) for space in spaces if space.startswith("pca")}
@@ -48,7 +51,7 @@ def truth_of(
         part.entities,
         part.observed,
         None if means is None else means[codes[rows]],
-        centroid[codes[rows]],
+        *centroids,
         part.truth_variance,
         part.truth_labels,
         part.truth_labels_tested,

@@ -36,7 +36,7 @@ LEAST = 1e-10  # adjusted p values below it score alike
 
 
 @dataclass(frozen=True)
-class Tested:
+class Compared:
     """Tests of predicted cells, all of shape (n, g).
 
     Parameters
@@ -53,10 +53,10 @@ class Tested:
     observed: np.ndarray
 
 
-Score = Callable[[Tested, Judged, np.ndarray, str], np.ndarray]
+Score = Callable[[Compared, Judged, np.ndarray, str], np.ndarray]
 
 
-def tests_of(pred: np.ndarray, truth: Truth, scored: np.ndarray) -> Tested:
+def compare_cells(pred: np.ndarray, truth: Truth, scored: np.ndarray) -> Compared:
     """Tests of predicted cells (n, m, g) against the half-B controls of each row's context, over ``scored`` (n, g)."""
     if truth.cells is None:
         raise ValueError("DE of predicted cells: needs the control cells of the tested rows, found none")
@@ -74,7 +74,7 @@ def tests_of(pred: np.ndarray, truth: Truth, scored: np.ndarray) -> Tested:
             change[row] = de.log2fc(de.mean_counts(pred[row]), counts)
             for out, cells in ((geometric, pred[row]), (observed, truth.cells.perturbed(row))):
                 out[row] = finite(de.log2fc(_geometric(cells), typical, 0.0)) if len(cells) else 0.0
-    return Tested(padj, change, geometric, observed)
+    return Compared(padj, change, geometric, observed)
 
 
 def _geometric(cells: np.ndarray) -> np.ndarray:
@@ -90,17 +90,17 @@ class _Last:
     """
 
     def __init__(self) -> None:
-        self.kept: tuple[CellView, str, Tested] | None = None
+        self.kept: tuple[CellView, str, Compared] | None = None
 
-    def tests(self, pred: np.ndarray, truth: Truth, scored: np.ndarray) -> Tested:
-        """`tests_of`, computed unless it was the last thing asked for."""
+    def tests(self, pred: np.ndarray, truth: Truth, scored: np.ndarray) -> Compared:
+        """`compare_cells`, computed unless it was the last thing asked for."""
         state = hashlib.blake2b(f"{pred.shape} {pred.dtype}".encode())
         for part in (pred, scored, truth.context):
             state.update(np.ascontiguousarray(part).data)
         key, kept = state.hexdigest(), self.kept
         if kept is not None and kept[0] is truth.cells and kept[1] == key:
             return kept[2]
-        found = tests_of(pred, truth, scored)
+        found = compare_cells(pred, truth, scored)
         if truth.cells is not None:
             self.kept = truth.cells, key, found
         return found
@@ -119,16 +119,16 @@ def _scored(pred: np.ndarray, truth: Truth, mask: np.ndarray, *, score: Score, f
     return np.where(np.isfinite(tested.padj).any(axis=1), values, np.nan)
 
 
-def _overlap(tested: Tested, table: Judged, found: np.ndarray, fold: str, *, k: int | None) -> np.ndarray:
+def _overlap(tested: Compared, table: Judged, found: np.ndarray, fold: str, *, k: int | None) -> np.ndarray:
     return _common(tested, table, found, fold, table.count if k is None else np.minimum(k, table.count))
 
 
-def _precision(tested: Tested, table: Judged, found: np.ndarray, fold: str, *, k: int | None) -> np.ndarray:
+def _precision(tested: Compared, table: Judged, found: np.ndarray, fold: str, *, k: int | None) -> np.ndarray:
     n = found.sum(axis=1)
     return _common(tested, table, found, fold, n if k is None else np.minimum(k, n))
 
 
-def _common(tested: Tested, table: Judged, found: np.ndarray, fold: str, size: np.ndarray) -> np.ndarray:
+def _common(tested: Compared, table: Judged, found: np.ndarray, fold: str, size: np.ndarray) -> np.ndarray:
     """Genes in both of the ``size`` largest |log2fc| of significant genes, over ``size``."""
     shared = fold == "change"
     real = top(np.abs(table.change), table.significant, size, shared=shared)
@@ -137,19 +137,19 @@ def _common(tested: Tested, table: Judged, found: np.ndarray, fold: str, size: n
     return np.where(table.count > 0, value, np.nan) if shared else value
 
 
-def _direction(tested: Tested, table: Judged, found: np.ndarray, fold: str) -> np.ndarray:
+def _direction(tested: Compared, table: Judged, found: np.ndarray, fold: str) -> np.ndarray:
     return direction_match(getattr(tested, fold), table)
 
 
-def _spearman(tested: Tested, table: Judged, found: np.ndarray, fold: str) -> np.ndarray:
+def _spearman(tested: Compared, table: Judged, found: np.ndarray, fold: str) -> np.ndarray:
     return spearman_significant(getattr(tested, fold), table)
 
 
-def _recall(tested: Tested, table: Judged, found: np.ndarray, fold: str) -> np.ndarray:
+def _recall(tested: Compared, table: Judged, found: np.ndarray, fold: str) -> np.ndarray:
     return ratio((found & table.significant).sum(axis=1).astype(np.float64), table.count)
 
 
-def _area(tested: Tested, table: Judged, found: np.ndarray, fold: str, *, area: str) -> np.ndarray:
+def _area(tested: Compared, table: Judged, found: np.ndarray, fold: str, *, area: str) -> np.ndarray:
     score = -np.log10(np.clip(np.nan_to_num(tested.padj, nan=1.0).astype(np.float64), LEAST, 1.0))
     return area_condition(score, table, AREAS[area])
 

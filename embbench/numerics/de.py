@@ -99,7 +99,7 @@ class SortedControls:
         if not self._wide and not _fits_float32(perturbed):
             self._widen()
         twice, tied = np.zeros(self.genes), np.zeros(self.genes)
-        ends = [*self._starts[1:], self.genes]
+        ends = [*self._starts, self.genes][1:]
         for start, end, keys in zip(self._starts, ends, self._keys, strict=True):
             for part in gene_blocks(m, end - start):
                 block = slice(start + part.start, start + part.stop)

@@ -7,6 +7,7 @@ cell, sorted by batch, such that ``c @ cells`` (summed within a batch) is what a
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -27,17 +28,22 @@ class Strata:
 
     size: np.ndarray
 
-    @property
+    @cached_property
     def code(self) -> np.ndarray:
         """Batch of each cell, shape (n,)."""
         return np.repeat(np.arange(len(self.size)), self.size)
 
-    @property
+    @cached_property
     def start(self) -> np.ndarray:
         """First cell of each batch, shape (b,)."""
         return np.cumsum(self.size) - self.size
 
-    @property
+    @cached_property
+    def alone(self) -> np.ndarray:
+        """Batches of one cell."""
+        return np.flatnonzero(self.size == 1)
+
+    @cached_property
     def freedom(self) -> int:
         """Degrees of freedom within batches; without any, the noise of the group cannot be told."""
         return int((self.size - 1).sum())
@@ -106,7 +112,7 @@ class Strata:
         cell ``cells[i]`` from its own batch mean. The factors make its expected square the variance pooled within
         batches. Empty when no batch has two cells.
         """
-        alone = np.flatnonzero(self.size == 1)
+        alone = self.alone
         donors = np.flatnonzero((self.size > 1)[self.code])
         if not len(alone) or not len(donors):
             return alone[:0], donors[:0], np.zeros(0)

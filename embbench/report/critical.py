@@ -43,7 +43,7 @@ def ranks(
     -------
     pandas.DataFrame
         `COLUMNS`. ``label`` is "critical difference" from six screens up, else "descriptive", without test. ``groups``
-        numbers the maximal sets of entries whose mean ranks lie within the critical difference (the bars of the figure).
+        numbers the largest sets of entries whose mean ranks lie within the critical difference (bars of the figure).
 
     Raises
     ------

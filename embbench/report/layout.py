@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from embbench.report.answers import answer_sheets
 from embbench.report.boards import NAMES, OTHER, STATUSES
+from embbench.report.floor import UNDEFINED
+from embbench.report.marks import FLAGS, INFORMATION, short_flags, short_information
 from embbench.report.pivots import context_sheets, group_sheets, problem_sheets
 from embbench.report.sheets import SECTIONS, Line, Section, Sheet, by_board, decimals_of, describe, title, varies
 from embbench.report.stats import LEVEL, MIN_CLAIM, MIN_INTERVAL
@@ -15,7 +18,7 @@ from embbench.report.stats import LEVEL, MIN_CLAIM, MIN_INTERVAL
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["context_sheets", "group_sheets", "leaderboard_sheets", "problem_sheets"]
+__all__ = ["answer_sheets", "context_sheets", "group_sheets", "leaderboard_sheets", "problem_sheets"]
 
 
 def leaderboard_sheets(
@@ -46,7 +49,10 @@ def _leaderboard(
     cells = _cells(part)
     columns = ("#", *names, *cells)
     lines = [Line(row, bold=bool(best)) for row, best in zip(_rows(part, names, cells), part["best"], strict=True)]
-    sections: list[Section] = [("Ceiling", (_ceiling(part, columns, decimals_of(part, "")),))]
+    decimals = decimals_of(part, "")
+    sections: list[Section] = [
+        ("Ceiling, floor", (_ceiling(part, columns, decimals), *_floor(part, columns, decimals)))
+    ]
     left_out = []
     for section, roles in SECTIONS.items():
         members = np.flatnonzero(part["role"].isin(roles)).tolist()
@@ -54,7 +60,7 @@ def _leaderboard(
             left_out.append(f"{section.partition(' (')[0].lower()}: {len(members) - top} more rows in leaderboard.csv.")
         if members:
             sections.append((section, tuple(lines[i] for i in members[:top])))
-    hidable = tuple(c for c in ("undefined", "cov", "Δ ctx mean") if c in columns)
+    hidable = tuple(c for c in ("undefined", "cov", "info", "pairs", "Δ ctx mean", "flags") if c in columns)
     return Sheet(
         title(part, facts), columns, tuple(sections), (*_legend(part, metrics, facts), *left_out), hidable=hidable
     )
@@ -64,6 +70,7 @@ def _rows(part: pd.DataFrame, names: Sequence[str], cells: Mapping[str, list[str
     ranks = [f"{v:g}" if np.isfinite(v) else "" for v in part["rank"].to_numpy(dtype=np.float64, na_value=np.nan)]
     totals = part[list(STATUSES)].sum(axis=1)
     shares = ["" if ok else f"†{d}/{n}" for ok, d, n in zip(part["complete"], part["done"], totals, strict=True)]
+    shares = [s or ("" if enough else "‡") for s, enough in zip(shares, part["enough_coverage"], strict=True)]
     ranks = [rank or share for rank, share in zip(ranks, shares, strict=True)]
     labels = [part[c].astype(str).tolist() for c in names]
     return list(zip(ranks, *labels, *cells.values(), strict=True))
@@ -72,6 +79,8 @@ def _rows(part: pd.DataFrame, names: Sequence[str], cells: Mapping[str, list[str
 def _cells(part: pd.DataFrame) -> dict[str, list[str]]:
     score = _intervals(part, "mean", "low", "high", decimals_of(part, ""))
     out = {"score": score}
+    if part["progress"].notna().any() or (part["progress_note"] == UNDEFINED).any():
+        out["progress"] = _progress(part)
     for name, header in (("permuted", "Δ permuted"), ("context_mean", "Δ ctx mean")):
         column = f"vs_{name}"
         if not part[column].notna().any():
@@ -88,12 +97,40 @@ def _cells(part: pd.DataFrame) -> dict[str, list[str]]:
         out["q.ctrl"] = part["query_controls"].astype(str).tolist()
     if (part["undefined"] > 0).any():
         out["undefined"] = [str(v) if v else "" for v in part["undefined"]]
+    if part["pairs"].any():
+        told = zip(part["pairs"], part["pairs_better"], part["pairs_worse"], strict=True)
+        out["pairs"] = [f"{up}>{down}<" if n else "" for n, up, down in told]
+    if (part["information"] != "").any():
+        out["info"] = [short_information(v) for v in part["information"]]
+    if (part["flags"] != "").any():
+        out["flags"] = [short_flags(v) for v in part["flags"]]
     if (part["config"] != "").any():
         out["id"] = [
             "" if draws else str(v)[:8]
             for v, draws in zip(part["config"], part["draws"] * (part["role"] == "permuted"), strict=True)
         ]
     return out
+
+
+def _progress(part: pd.DataFrame) -> list[str]:
+    """``47% [31, 60]``; the undefined says so."""
+    out = []
+    numbers = part[["progress", "progress_low", "progress_high"]].to_numpy(dtype=np.float64)
+    for (value, low, high), note in zip(numbers.tolist(), part["progress_note"], strict=True):
+        text = f"{100 * value + 0.0:.0f}%".replace("-0%", "0%") if np.isfinite(value) else note * (note == UNDEFINED)
+        limits = [f"{100 * v:.0f}".replace("-0", "0") if round(100 * v) == 0 else f"{100 * v:.0f}" for v in (low, high)]
+        out.append(f"{text} [{', '.join(limits)}]" if np.isfinite(value) else text)
+    return out
+
+
+def _floor(part: pd.DataFrame, columns: Sequence[str], decimals: int) -> tuple[Line, ...]:
+    value, name = part["floor"].iloc[0], part["floor_name"].iloc[0]
+    if not np.isfinite(value):
+        return ()
+    cells = dict.fromkeys(columns, "") | {"head": "floor", "score": f"{value:.{decimals}f}"}
+    place = next((c for c in ("embedding", "context_embedding") if c in cells), "head")
+    cells[place] = f"{cells[place]} {name}".strip()
+    return (Line(tuple(cells.values())),)
 
 
 def _ceiling(part: pd.DataFrame, columns: Sequence[str], decimals: int) -> Line:
@@ -137,14 +174,26 @@ def _legend(
         out.append(f"n = {n} {unit}: no winner claimed (needs {MIN_CLAIM}).")
     elif part["best"].any():
         out.append("Bold: the best and all that are not told apart from it (paired interval of the gap holds 0).")
+    out += _progress_legend(part)
     if part["vs_permuted"].notna().any():
         out += _permuted_legend(part)
     if part["vs_context_mean"].notna().any():
         said = (part["beats_context_mean"] != "–").any()
-        verdict = " yes: its interval is above 0." if said else ""
+        verdict = " yes: interval above 0, and sign-flip test (same Holm family)." if said else ""
         out.append(f"Δ ctx mean: paired difference to the context mean, positive = better.{verdict}")
-    if metrics[part["metric"].iloc[0]].get("level") == "set":
+    if part["pairs"].any():
+        out.append(
+            "pairs: entries with the same head or embedding that are told apart, n> worse and n< better than this one"
+            " (paired sign flips of whole perturbations on common conditions, Holm; pairwise.csv)."
+        )
+    level = metrics[part["metric"].iloc[0]].get("level")
+    if level == "set":
         out.append("A value depends on the other conditions of its context; resamples keep the values as they are.")
+    if level == "gene":
+        out.append(
+            "A statistic per gene over the conditions of a context; a condition's value is its linear part (leave one"
+            " out), the mean is the mean over genes, and intervals are those of an infinitesimal jackknife."
+        )
     if (part["query_controls"] != "").any():
         out.append("q.ctrl: the embedding uses query controls, the unperturbed cells of held-out contexts.")
     if (part["config"] != "").any():
@@ -153,6 +202,7 @@ def _legend(
         out.append(
             "† runs done/all: incomplete (runs or rows missing), mean over what is there, neither ranked nor compared."
         )
+    out += _marks_legend(part)
     if (part["coverage"] < 1).any():
         out.append(
             "cov: share of the conditions with a prediction of their own (they have a vector, or rows the head needs)."
@@ -164,12 +214,41 @@ def _legend(
     return [*out, str(footer)] if footer else out
 
 
+def _progress_legend(part: pd.DataFrame) -> list[str]:
+    if not np.isfinite(part["floor"].iloc[0]):
+        return []
+    known = int(part["ceiling_conditions"].iloc[0])
+    out = [f"floor: the best of the baselines that always run, {part['floor_name'].iloc[0]}."]
+    if known:
+        partly = f", on the {known} conditions with a ceiling" if known < int(part["n_conditions"].max()) else ""
+        out.append(
+            f"progress: (floor - score) / (floor - ceiling) of the means{partly}; joint resamples, the floor chosen"
+            " again in each; undefined where the interval of floor - ceiling holds 0."
+        )
+    return out
+
+
+def _marks_legend(part: pd.DataFrame) -> list[str]:
+    out = []
+    if (~part["enough_coverage"] & part["complete"]).any():
+        out.append("‡ too few conditions with a prediction of their own: listed, not ranked.")
+    words = sorted({w for v in part["flags"] for w in v.split("; ") if w})
+    if words:
+        out.append(f"flags: {'; '.join(f'{FLAGS[w]} {w}' if w in FLAGS else w for w in words)}.")
+    kinds = sorted({w for v in part["information"] for w in v.split("; ") if w})
+    if kinds:
+        shown = [f"{INFORMATION[w]} = {w}" if INFORMATION.get(w, w) != w else w for w in kinds]
+        out.append(f"info, what the embedding was made from: {'; '.join(shown)}.")
+    return out
+
+
 def _permuted_legend(part: pd.DataFrame) -> list[str]:
     out = ["Δ permuted: paired difference to the embedding's own permutations, positive = better."]
     said = int((part["beats_permuted"] != "–").sum())
     if said:
         out.append(
-            f"yes: interval above 0, and gap beyond the spread of the draws (5 %, Holm over {said} comparisons)."
+            "yes: interval above 0, and gap beyond the spread of the draws (5 %, Holm over the"
+            f" {int(part['verdicts'].max())} verdicts of this table)."
         )
     if (part["vs_permuted"].notna() & (part["beats_permuted"] == "–")).any():
         out.append("–: too few units (10) or permutation draws (5) for a verdict.")

@@ -9,7 +9,11 @@ from typing import TYPE_CHECKING, Any
 from embbench.cache.store import replacing
 from embbench.report import tables
 from embbench.report.boards import SUBSETS, settings
-from embbench.report.layout import context_sheets, group_sheets, leaderboard_sheets, problem_sheets
+from embbench.report.choice import choices
+from embbench.report.critical import ENTRIES, rank_boxes, ranks
+from embbench.report.findings import by_information, decomposition
+from embbench.report.layout import answer_sheets, context_sheets, group_sheets, leaderboard_sheets, problem_sheets
+from embbench.report.ranking import COVERAGE
 from embbench.report.render import csv, markdown
 
 if TYPE_CHECKING:
@@ -27,16 +31,17 @@ def write_report(
     names: Sequence[str] | None = None,
     bootstrap: int = 1000,
     seed: int = 0,
+    coverage: float = COVERAGE,
 ) -> dict[str, Path]:
-    """Write ``leaderboard.csv``, ``leaderboard.md``, ``by_context.csv``, ``by_group.csv``, ``problems.csv``,
-    ``chosen.csv`` and ``timings.csv``.
+    """Write the tables of `report_frames` as CSV, and ``leaderboard.md``.
 
     Parameters
     ----------
     folder : created when absent; each file is replaced atomically.
     scores, runs, ceilings, metrics, facts : result frames and facts of the grid.
     names : metrics in the order shown; None takes all that were scored, by name.
-    bootstrap, seed : of the intervals.
+    bootstrap, seed : of the intervals and sign flips.
+    coverage : least share of conditions with a prediction of their own of what is ranked.
 
     Returns
     -------
@@ -44,22 +49,54 @@ def write_report(
         File name -> path. Everything but ``timings.csv`` depends on the results alone.
     """
     order = list(names) if names is not None else sorted(set(scores["metric"])) or sorted(metrics)
-    options = {"bootstrap": bootstrap, "seed": seed}
-    grouped = settings(runs)
-    makers = {"leaderboard": tables.leaderboard, "by_context": tables.by_context, "by_group": tables.by_group}
-    frames = {}
-    by_metric = {name: scores[(scores["metric"] == name).to_numpy()] for name in order}
-    for label, make in makers.items():
-        parts = [
-            make(by_metric[name], grouped, ceilings, metrics, metric=name, subset=subset, **options)
-            for name in order
-            for subset in SUBSETS
-        ]
-        frames[label] = _stack(parts)
-    frames |= {"problems": tables.problems(runs), "chosen": tables.chosen(runs), "timings": tables.timings(runs)}
+    options = {"bootstrap": bootstrap, "seed": seed, "coverage": coverage}
+    frames = report_frames(scores, runs, ceilings, metrics, facts, order, **options)
     texts = {f"{label}.csv": csv(frame) for label, frame in frames.items()}
     texts["leaderboard.md"] = _page(frames, order, metrics, facts)
     return {name: _write(Path(folder) / name, content) for name, content in texts.items()}
+
+
+def report_frames(
+    scores: pd.DataFrame,
+    runs: pd.DataFrame,
+    ceilings: pd.DataFrame | None,
+    metrics: Mapping[str, Mapping[str, Any]],
+    facts: Mapping[str, Mapping[str, Any]],
+    order: Sequence[str],
+    *,
+    bootstrap: int = 1000,
+    seed: int = 0,
+    coverage: float = COVERAGE,
+) -> dict[str, pd.DataFrame]:
+    """All tables of a report over the metrics ``order``: leaderboard, pairwise, by_context, by_group, decomposition,
+    choice, by_information, ranks, rank_boxes, problems, chosen, timings. Pairs, choices and rank boxes are of all
+    conditions, the others also of the detectable ones. Parameters as in `write_report`.
+    """
+    few = {"bootstrap": bootstrap, "seed": seed}
+    grouped = settings(runs)
+    names = ("leaderboard", "pairwise", "by_context", "by_group", "decomposition", "choice", "rank_boxes")
+    parts: dict[str, list[pd.DataFrame]] = {name: [] for name in names}
+    for name in order:
+        part = scores[(scores["metric"] == name).to_numpy()]
+        given = (part, grouped, ceilings, metrics)
+        board, pairs = tables.leaderboard_and_pairs(*given, metric=name, coverage=coverage, **few)
+        bare = (part, grouped, metrics)
+        parts["leaderboard"].append(board)
+        parts["pairwise"].append(pairs)
+        parts["choice"].append(choices(*bare, metric=name, coverage=coverage, **few))
+        parts["rank_boxes"].append(rank_boxes(part, runs, metrics, metric=name, coverage=coverage))
+        for subset in SUBSETS:
+            where = {"metric": name, "subset": subset, **few}
+            if subset != "all":
+                parts["leaderboard"].append(tables.leaderboard(*given, coverage=coverage, **where))
+            parts["by_context"].append(tables.by_context(*given, **where))
+            parts["by_group"].append(tables.by_group(*given, **where))
+            parts["decomposition"].append(decomposition(*bare, coverage=coverage, **where))
+    frames = {label: _stack(found) for label, found in parts.items()}
+    board = frames["leaderboard"]
+    frames["by_information"] = by_information(board, metrics)
+    frames["ranks"] = _stack([ranks(board, metrics, facts, by=by) for by in ENTRIES])
+    return frames | {"problems": tables.problems(runs), "chosen": tables.chosen(runs), "timings": tables.timings(runs)}
 
 
 def _stack(parts: list[pd.DataFrame]) -> pd.DataFrame:
@@ -88,6 +125,8 @@ def _page(
     ):
         if len(frame) and frame[column].nunique() > 1:
             out += [f"## {title}", "", markdown(make(frame[frame["subset"] == "all"], metrics, facts))]
+    answers = answer_sheets(frames)
+    out += ["## Answers", "", markdown(answers)] if answers else []
     if len(frames["problems"]):
         out += ["## Problems", "", markdown(problem_sheets(frames["problems"]))]
     return "\n".join(out).rstrip() + "\n"

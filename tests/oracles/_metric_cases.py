@@ -169,8 +169,11 @@ def _kang() -> Case:
     logs = np.log1p(values * (1e4 / obs["n_counts"].astype(np.float64))[:, None])
     stimulated = obs["perturbation"] == "IFNB1"
     control = np.flatnonzero(obs["perturbation"] == "control")
-    return _case("kang18", logs, genes, tuple(sorted(KANG)), control,
-                 lambda name: np.flatnonzero(stimulated & (obs["celltype"] == KANG[name])), cells=40, most=250)  # fmt: skip
+
+    def of(name: str) -> np.ndarray:
+        return np.flatnonzero(stimulated & (obs["celltype"] == KANG[name]))
+
+    return _case("kang18", logs, genes, tuple(sorted(KANG)), control, of, cells=40, most=250)
 
 
 def _papalexi() -> Case:

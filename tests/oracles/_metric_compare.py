@@ -10,21 +10,21 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-
-from embbench.core import CellView, Counts, DETable, Metric, Truth
-from embbench.registry import Registry
 from oracles._metric_cases import PREDICTORS, Case, load, pair_of_arrays
 from oracles._metric_expected import read
 
+from embbench.core import CellView, Composite, Counts, DETable, Metric, Truth
+from embbench.registry import Registry
+
 ORACLES = ("cell_eval", "geomloss", "pertpy", "scperturb", "sklearn_scipy")
 PACKAGES = {
-    "cell_eval": "cell-eval",
-    "geomloss": "geomloss",
-    "pertpy": "pertpy",
-    "scperturb": "scperturb",
-    "sklearn_scipy": "scikit-learn, scipy, loops",
+    "cell_eval": ("cell-eval",),
+    "geomloss": ("geomloss",),
+    "pertpy": ("pertpy",),
+    "scperturb": ("scperturb",),
+    "sklearn_scipy": ("scikit-learn", "scipy"),
 }
-VERSIONED = {**{o: PACKAGES[o] for o in ORACLES[:4]}, "sklearn_scipy": "scikit-learn"}
+TOLERANCE = 1e-6
 FIVE = {  # variant -> oracle, name there
     "edistance_half_euclidean_v_all": ("geomloss", "energy"),
     "edistance_euclidean_u_all": ("scperturb", "euclidean_u"),
@@ -36,6 +36,11 @@ FIVE = {  # variant -> oracle, name there
 
 def _same(values: np.ndarray) -> np.ndarray:
     return values
+
+
+def _zero(values: np.ndarray) -> np.ndarray:
+    """What cell-eval has for a condition without a significant gene."""
+    return np.nan_to_num(values, nan=0.0)
 
 
 def _distance(values: np.ndarray) -> np.ndarray:
@@ -88,7 +93,11 @@ SCPERTURB = {f"edistance_{d}_{form}_all": f"{d}_{form}" for d in ("euclidean", "
 def pairs(registry: Registry) -> list[Pair]:
     """Every registered variant that an oracle knows, by variant and oracle."""
     known = {entry.name for entry in registry.entries("metrics")}
-    found = [Pair(v, "cell_eval", name) for v, names in CELL_EVAL.items() for name in names]
+    found = [
+        Pair(v, "cell_eval", name, _zero if v.startswith("de_overlap") else _same)
+        for v, names in CELL_EVAL.items()
+        for name in names
+    ]
     found += [Pair(v, "pertpy", name, turn) for v, (name, turn) in PERTPY.items()]
     found += [Pair(v, "scperturb", name) for v, name in SCPERTURB.items()]
     found += [Pair("edistance_half_euclidean_v_all", "geomloss", "energy")]
@@ -101,6 +110,12 @@ def pairs(registry: Registry) -> list[Pair]:
 def expected(oracle: str) -> dict:
     """The oracle's file."""
     return read(oracle)
+
+
+def package(oracle: str) -> str:
+    """The oracle's packages with their versions."""
+    found = expected(oracle)["versions"]
+    return ", ".join(f"{name} {found[name]}" for name in PACKAGES[oracle])
 
 
 @dataclass(frozen=True)
@@ -209,3 +224,14 @@ def five(registry: Registry) -> Iterator[tuple[str, str, str, float, float]]:
     for variant, (oracle, name) in FIVE.items():
         kernel = registry.get("metrics", variant).make().fn.args[0]
         yield variant, oracle, name, expected(oracle)["pair_of_arrays"][name], float(kernel(x, y))
+
+
+def challenge(composite: Composite, name: str, predictor: str) -> tuple[float, float]:
+    """Ours and cell-eval's Virtual Cell Challenge score of a predictor, with ``collapsed`` as the baseline.
+
+    Both are made of cell-eval's own three metrics.
+    """
+    values = expected("cell_eval")["cases"][name]["values"]
+    parts = ("mae", "discrimination_score_l1", "overlap_at_N")
+    means = np.array([[np.mean(values[p][part]) for part in parts] for p in (predictor, "collapsed")])
+    return float(composite(means[:1], means[1])[0]), values[predictor]["vcc"][0]

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from oracles._metric_cases import Case, available, load
 
 FOLDER = Path(__file__).parent / "expected"
@@ -54,7 +53,7 @@ def _plain(value: Any) -> Any:
         return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple, np.ndarray)):
         return [_plain(v) for v in value]
-    if value is None or isinstance(value, (str, bool, int)) and not isinstance(value, np.generic):
+    if value is None or type(value) in (str, bool, int):
         return value
     if np.isinf(value):
         return float(np.copysign(LARGE, value))

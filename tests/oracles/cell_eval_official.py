@@ -21,10 +21,9 @@ import pandas as pd
 import polars as pl
 from cell_eval import MetricsEvaluator
 from cell_eval._score import score_agg_metrics
-from pdex import pdex
-
 from oracles._metric_cases import PREDICTORS, Case
 from oracles._metric_expected import write
+from pdex import pdex
 
 CONTROL = "zz_control"
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 import numpy as np
 import torch
 from geomloss import SamplesLoss
-
 from oracles._metric_cases import PREDICTORS, Case, pair_of_arrays
 from oracles._metric_expected import write
 

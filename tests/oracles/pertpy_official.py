@@ -13,10 +13,9 @@ X is the predicted, Y the observed sample; the distances of means are given effe
 from __future__ import annotations
 
 import numpy as np
-from pertpy.tools import Distance
-
 from oracles._metric_cases import PREDICTORS, Case, pair_of_arrays
 from oracles._metric_expected import write
+from pertpy.tools import Distance
 
 OF_CELLS = ("edistance", "mmd", "mean_pairwise", "euclidean", "mse", "mean_absolute_error", "r2_distance", "t_test",
             "ks_test", "pearson_distance", "spearman_distance", "cosine_distance")  # fmt: skip

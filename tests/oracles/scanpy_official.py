@@ -15,7 +15,6 @@ import anndata
 import numpy as np
 import pandas as pd
 import scanpy as sc
-
 from oracles._metric_cases import Case
 from oracles._metric_expected import write
 

@@ -14,10 +14,9 @@ from __future__ import annotations
 import anndata
 import numpy as np
 import pandas as pd
-from scperturb import edist
-
 from oracles._metric_cases import PREDICTORS, Case, pair_of_arrays
 from oracles._metric_expected import write
+from scperturb import edist
 
 FORMS = {f"{d}_{form}": (d, form == "u") for d in ("euclidean", "sqeuclidean") for form in "uv"}
 
@@ -36,9 +35,7 @@ def distances(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
 
 def run(case: Case) -> dict[str, dict[str, list[float]]]:
     """Predictor -> form -> value per condition."""
-    rows = {
-        p: [distances(x, y) for x, y in zip(case.predicted[p], case.observed, strict=True)] for p in PREDICTORS
-    }
+    rows = {p: [distances(x, y) for x, y in zip(case.predicted[p], case.observed, strict=True)] for p in PREDICTORS}
     return {p: {form: [row[form] for row in found] for form in FORMS} for p, found in rows.items()}
 
 

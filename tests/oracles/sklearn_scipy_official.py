@@ -7,7 +7,8 @@ scikit-learn 1.9.1, scipy 1.17.1. From the root of the repository: ``make oracle
     PYTHONPATH=tests .oracle/bin/python -W ignore -m oracles.sklearn_scipy_official
 
 Values have the names of embbench's variants. Undefined ones are null. Of label metrics within genes the mean over the
-genes is stored. DE metrics take the table of the observed cells that cell_eval_official.py wrote. The directions of the sliced Wasserstein distance are an input, taken from embbench.numerics.
+genes is stored. DE metrics take the table of the observed cells that cell_eval_official.py wrote (run it first). The
+directions of the sliced Wasserstein distance are an input, taken from embbench.numerics.
 """
 
 from __future__ import annotations
@@ -16,20 +17,25 @@ import warnings
 from collections.abc import Callable
 
 import numpy as np
-from embbench.numerics.transport import unit_directions
+from oracles._metric_cases import PREDICTORS, Case
+from oracles._metric_expected import read, write
 from scipy import stats
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist, pdist
 from sklearn import metrics as skm
 from sklearn.metrics.pairwise import polynomial_kernel, rbf_kernel
 
-from oracles._metric_cases import PREDICTORS, Case
-from oracles._metric_expected import read, write
+from embbench.numerics.transport import unit_directions
 
 WIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)
 CELLFLOW = (2.0, 1.0, 0.5, 0.1, 0.01, 0.005)
 DISTANCES = {"l1": "cityblock", "l2": "euclidean", "cosine": "cosine", "pearson": "correlation"}
 WHOLE = ("all", "notarget")
+TOP = ("top20", "top50", "top100")
+SETS = {  # gene sets that are registered for a family; else WHOLE
+    **dict.fromkeys(("l2", "pearson"), (*WHOLE, *TOP, "expressed1000")),
+    **dict.fromkeys(("mse", "spearman", "cosine"), (*WHOLE, *TOP)),
+}
 Vectors = Callable[[np.ndarray, np.ndarray], float]
 OF_VECTORS: dict[str, Vectors] = {  # of prediction p and truth t
     "l2": lambda p, t: float(cdist(p[None], t[None])[0, 0]),
@@ -66,10 +72,10 @@ def vectors(case: Case, cells: np.ndarray) -> dict[str, list[float]]:
     """Errors, correlations and the four R2, in all gene sets."""
     pred, truth, base = case.effects(cells), case.effects(case.observed), case.baseline
     out: dict[str, list[float]] = {}
-    for genes in ("all", "notarget", "top20", "top50", "top100", "expressed1000"):
+    for genes in (*WHOLE, *TOP, "expressed1000"):
         cols = [columns(case, row, genes) for row in range(len(pred))]
         for name, fn in OF_VECTORS.items():
-            if name[:2] == "r2" and genes not in WHOLE:
+            if genes not in SETS.get(name, WHOLE):
                 continue
             out[f"{name}_{genes}"] = [fn(p[c], t[c]) for p, t, c in zip(pred, truth, cols, strict=True)]
         for name, fn in OF_EXPRESSION.items():
@@ -98,16 +104,22 @@ def ranks(case: Case, cells: np.ndarray) -> dict[str, list[float]]:
                 d = [_tied(cdist(query[i, c][None], pool[:, c], metric)[0]) for i, c in enumerate(cols)]
                 place = [stats.rankdata(row)[i] - 1 for i, row in enumerate(d)]
                 out[f"rank_{short}_by_{by}_{genes}"] = [x / (n - 1) for x in place]
-                if by == "truth":
+                if by == "truth" and short != "l1":
                     out[f"rank_{short}_over_n_by_truth_{genes}"] = [x / n for x in place]
-                else:
+                elif by == "prediction":
                     stable = [np.argsort(row, kind="stable").tolist().index(i) for i, row in enumerate(d)]
-                    out[f"discrimination_{short}_cell_eval_{genes}"] = [1 - x / n for x in stable]
+                    if short != "pearson":
+                        out[f"discrimination_{short}_cell_eval_{genes}"] = [1 - x / n for x in stable]
+                    if short != "pearson":
+                        continue
                     up = [np.argsort(-row, kind="stable").tolist().index(i) for i, row in enumerate(d)]
                     out[f"retrieval_{short}_txpert_{genes}"] = [x / n for x in up]
-                    if short == "l2":
-                        farther = [(np.delete(row, i) > row[i]).mean() for i, row in enumerate(d)]
-                        out[f"centroid_accuracy_{genes}"] = farther
+            if short == "l2":
+                d = [_tied(cdist(pred[i, c][None], truth[:, c])[0]) for i, c in enumerate(cols)]
+                farther = [(np.delete(row, i) > row[i]).mean() for i, row in enumerate(d)]
+                out[f"centroid_accuracy_{genes}"] = farther
+            if genes == "all" or short == "l1":
+                continue
             both = [[np.intersect1d(a, b) for b in cols] for a in cols]
             beaten = [[_wins(pred[i], truth[j], truth[i], both[i][j], metric) for j in range(n) if j != i]
                       for i in range(n)]  # fmt: skip

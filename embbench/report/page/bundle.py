@@ -35,12 +35,13 @@ from typing import TYPE_CHECKING, Any
 
 from embbench.report.boards import BOARD, NAMES, OTHER, STATUSES, strip_permuted
 from embbench.report.page.encode import encode, plain
-from embbench.report.page.points import conditions, main_ceilings, points
+from embbench.report.page.points import conditions, points
 
 if TYPE_CHECKING:
     import pandas as pd
 
 FORMAT = 1
+_WHOLE = ("decomposition", "information", "ranks", "problems", "timings", "chosen")
 PAIRS = 3000  # declared pairs that are kept, smallest p first
 _COORDINATES = ("metric", "subset", *BOARD, *NAMES, *OTHER, "role")
 _LEADERBOARD = (
@@ -51,12 +52,13 @@ _LEADERBOARD = (
     *("vs_context_mean", "vs_context_mean_low", "vs_context_mean_high", "context_mean_p", "beats_context_mean"),
     *("verdicts", "pairs", "pairs_better", "pairs_worse", "flags", "information", "complexity", "complete"),
 )
-_EXAMPLE = ("dataset", "embedding", "head", "condition", "names", "true", "predicted")
-_SAME_LENGTH = (
-    ("names", "true", "predicted"),
-    ("names", "mean_true", "mean_predicted", "variance_true", "variance_predicted"),
-    ("row", "effect_norm", "n_cells"),
-)
+_NEEDED = {"examples": ("dataset", "embedding", "head", "condition", "names", "true", "predicted")}
+_NEEDED |= {"populations": ("dataset", "embedding", "head", "condition")}
+_SAME_LENGTH = {
+    "examples": ("names", "true", "predicted"),
+    "populations": ("names", "mean_true", "mean_predicted", "variance_true", "variance_predicted"),
+    "conditions": ("row", "effect_norm", "n_cells"),
+}
 
 
 def make_bundle(
@@ -68,7 +70,7 @@ def make_bundle(
     ----------
     frames : has attributes runs, scores, ceilings, metrics, facts (`embbench.grid.frames.Frames`).
     tables : report tables by name: leaderboard (all metrics and subsets stacked), by_context, pairwise, decomposition,
-        ranks, problems, timings, chosen. Absent tables and columns leave their panel empty, with the reason.
+        information, choice, ranks, problems, timings, chosen. Others are left out. Absent tables and columns leave their panel empty, with the reason.
     details : as described above; ``{}`` where there are none.
     provenance : versions, hashes, seeds, commands.
 
@@ -97,6 +99,8 @@ def make_bundle(
     if "pairwise" in tables:
         kept["pairwise"], note = _pairs(tables["pairwise"])
         notes += [note] if note else []
+    if "choice" in tables:
+        kept["choice"] = tables["choice"][tables["choice"]["chosen"].astype(bool).to_numpy()]
     kept["points"] = points(frames.scores, frames.runs, frames.ceilings)
     known = details.get("conditions", {})
     kept["conditions"] = conditions(frames.scores, leaderboard, frames.metrics, known)
@@ -176,15 +180,11 @@ def _counts(runs: pd.DataFrame) -> dict[str, dict[str, int]]:
 
 
 def _check(details: Mapping[str, Any]) -> None:
-    parts = [*details.get("examples", ()), *details.get("populations", ()), *details.get("conditions", {}).values()]
-    for part in parts:
-        for names in _SAME_LENGTH:
+    for section, names in _SAME_LENGTH.items():
+        found = details.get(section, ())
+        for part in found.values() if isinstance(found, Mapping) else found:
+            if absent := [name for name in _NEEDED.get(section, (names[0],)) if name not in part]:
+                raise ValueError(f"report: details[{section!r}] need {', '.join(absent)}, found {', '.join(part)}")
             sizes = {name: len(part[name]) for name in names if name in part}
-            if names[0] in sizes and len(set(sizes.values())) > 1:
-                raise ValueError(f"report: arrays of one detail must have one length, found {sizes}")
-    for example in details.get("examples", ()):
-        if absent := [name for name in _EXAMPLE if name not in example]:
-            raise ValueError(f"report: an example needs {', '.join(_EXAMPLE)}; {', '.join(absent)} absent")
-
-
-__all__ = ["FORMAT", "main_ceilings", "make_bundle"]
+            if len(set(sizes.values())) > 1:
+                raise ValueError(f"report: arrays of details[{section!r}] must have one length, found {sizes}")

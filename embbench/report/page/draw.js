@@ -7,7 +7,7 @@ function build(node, attributes, children) {
     if (name === "on") for (const [event, run] of Object.entries(value)) node.addEventListener(event, run);
     else if (value !== null && value !== undefined && value !== false) node.setAttribute(name, value === true ? "" : value);
   }
-  node.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
+  node.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
   return node;
 }
 const el = (tag, attributes, ...children) => build(document.createElement(tag), attributes, children);
@@ -98,7 +98,7 @@ function axisLeft(svg, y, left, right, label, { format = show } = {}) {
 
 /** Text cut to a width in pixels, whole in its title. */
 function clipped(text, x, y, width, attributes = {}) {
-  const most = Math.max(4, Math.floor(width / 6.4));
+  const most = Math.max(4, Math.floor(width / 7.1));
   const short = text.length > most ? `${text.slice(0, most - 1)}…` : text;
   return draw("text", { x, y, ...attributes }, short, draw("title", {}, text));
 }

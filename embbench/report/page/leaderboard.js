@@ -50,20 +50,20 @@ function columnsOf(rows) {
       key: "rank", label: "Rank", numeric: true, present: true,
       cell: (row) => [finite(row.rank) ? show(row.rank) : "–", row.best === 1 ? el("span", { title: "not told apart from the best" }, " ★") : null],
     },
-    { key: "mean", label: "Score", numeric: true, present: true, cell: (row) => [show(row.mean, places), interval(row, "low", "high", places), spark(row, x)] },
+    { key: "mean", label: "Score", numeric: true, present: true, cell: (row) => [show(row.mean, places), interval(row, "low", "high", places), finite(row.mean) ? spark(row, x) : null] },
     {
       key: "progress", label: "Progress", numeric: true, present: has("progress") || has("progress_note"),
       title: "Share of the way from the floor (best baseline) to the ceiling",
       cell: (row) => finite(row.progress) ? [percent(row.progress), finite(row.progress_low) ? el("span", { class: "interval" }, ` [${percent(row.progress_low)}, ${percent(row.progress_high)}]`) : null] : row.progress_note || "",
     },
+    { key: "flags", label: "Flags", text: (row) => row.flags, present: has("flags"), cell: (row) => row.flags ? el("span", { class: "flag" }, `⚑ ${row.flags}`) : "" },
+    { key: "coverage", label: "Coverage", numeric: true, present: rows.some((r) => r.coverage < 1), title: "Share of conditions predicted from an own vector", cell: (row) => percent(row.coverage) },
     compared("permuted", "vs permuted"),
     compared("context_mean", "vs context mean"),
     { key: "verdicts", label: "Beats", text: (row) => row.verdicts, present: has("verdicts"), cell: (row) => row.verdicts },
     { key: "pairs_better", label: "Pairs won", numeric: true, present: rows.some((r) => r.pairs > 0), title: "Paired tests with a declared difference: better, worse, of how many", cell: (row) => row.pairs > 0 ? `${row.pairs_better} − ${row.pairs_worse} / ${row.pairs}`.replace("−", "·") : "" },
-    { key: "coverage", label: "Coverage", numeric: true, present: rows.some((r) => r.coverage < 1), title: "Share of conditions predicted from an own vector", cell: (row) => percent(row.coverage) },
     { key: "ceiling", label: "Ceiling", numeric: true, present: has("ceiling"), cell: (row) => show(row.ceiling, places) },
     { key: "floor", label: "Floor", numeric: true, present: has("floor"), cell: (row) => finite(row.floor) ? `${show(row.floor, places)} ${row.floor_name || ""}` : "" },
-    { key: "flags", label: "Flags", text: (row) => row.flags, present: has("flags"), cell: (row) => row.flags ? el("span", { class: "flag" }, `⚑ ${row.flags}`) : "" },
     { key: "information", label: "Information", text: (row) => told(row, "information"), present: rows.some((r) => told(r, "information")), cell: (row) => told(row, "information") },
     { key: "modality", label: "Modality", text: (row) => told(row, "modality"), present: rows.some((r) => told(r, "modality")), cell: (row) => told(row, "modality") },
     { key: "complexity", label: "Kind of head", text: (row) => row.complexity, present: has("complexity"), cell: (row) => row.complexity },
@@ -115,9 +115,10 @@ function leaderboard(host, state) {
     el("label", {}, el("input", { type: "checkbox", checked: kinds.has(kind), value: kind, on: { change: (event) => { kinds[event.target.checked ? "add" : "delete"](kind); fill(); } } }), label));
   fill();
   host.replaceChildren(
+    el("p", { class: "hint", id: "board-caption" }, caption(state, rows)),
     el("div", { class: "bar" }, el("label", { for: "filter" }, "Filter"), filter, boxes, count),
     el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Leaderboard, scrolls sideways" },
-      el("table", { class: "board" }, el("caption", {}, caption(state, rows)), el("thead", {}, head), body)),
+      el("table", { class: "board", "aria-describedby": "board-caption" }, el("thead", {}, head), body)),
     legend([
       { kind: "k0", label: "score with 95 % interval" }, { line: "ceiling", label: "ceiling" }, { line: "floor", label: "floor (best baseline)" },
     ]),
@@ -140,7 +141,7 @@ function header(column, active, fill) {
 function line(row, columns) {
   const apart = row.complete === 0 || row.role === "oracle" || row.role === "permuted";
   return el("tr", { class: [row.best === 1 ? "best" : "", apart ? "apart" : ""].join(" ").trim() || null, "data-entry": entry(row) },
-    columns.map((column, i) => el(i ? "td" : "th", { scope: i ? null : "row", class: column.numeric ? "num" : i ? "name" : null }, column.cell(row))));
+    columns.map((column, i) => el(i ? "td" : "th", { scope: i ? null : "row", class: column.numeric ? "num" : i ? "name" : null, title: i ? null : vectors(row) }, column.cell(row))));
 }
 
 function caption(state, rows) {
@@ -157,7 +158,7 @@ function footnotes(state, rows) {
     notes.length ? `Ceiling: ${notes.join("; ")}.` : "",
     facts.controls === "shared" ? "CONTROLS SHARED between training and test effects: correlations are inflated." : "",
     facts.simulated ? "SIMULATED screen." : "",
-    facts.footer || "",
+    facts.footer ? `${facts.footer.replace(/\.$/, "")}.` : "",
     (facts.undefined || {})[state.metric] ? `Not scored: ${facts.undefined[state.metric]}.` : "",
     rows.some((row) => row.complete === 0) ? "Entries in italics without a rank are incomplete, permutations or oracles; they are never ranked." : "",
     "★ not told apart from the best. Rank – : not ranked.",

@@ -125,7 +125,7 @@ def conditions(
     for board, best in _best(leaderboard, list(metrics)):
         own = [c for c in (*BOARD, *NAMES) if c in scores]
         mine = np.logical_and.reduce([(scores[c] == board[c]).to_numpy() for c in BOARD])
-        part = scores[mine]
+        part = scores.loc[mine, [*own, "row", "condition", "context", "metric", "value"]]
         part = part.assign(**{c: part[c].astype(object) for c in own}).merge(best, on=list(NAMES))
         if not len(part):
             continue
