@@ -223,19 +223,18 @@ def test_the_measured_bias_is_the_known_one():
 
 def test_ranks_from_cells_are_near_the_known_ones():
     """The observed effect itself would retrieve perfectly; its shrunken stand-in does not."""
-    data = gaussian(n=60, g=60, batches=1, per_batch=8, effect=0.08, seed=5)
-    rng = np.random.default_rng(0)
-    rows, name = np.arange(len(data)), "rank_l2_by_truth_all"
-    found = ceilings_of(data, name)[name, "noise_free"]
-    signal = np.random.default_rng(5).normal(0, 0.08, (60, 60))
-    truth, v = truth_of(data, rows, rows), SD**2 * (1 / 8 + 1 / 40)
-    fresh = [
-        mean(metric(name)(signal, replace(truth, effects=(signal + rng.normal(0, v**0.5, signal.shape)).astype("f4"))))
-        for _ in range(10)
-    ]
-    assert mean(found.values) == pytest.approx(np.mean(fresh), abs=0.08)
-    assert mean(found.values) > 0.03
-    assert mean(metric(name)(data.truth, truth)) == 0.0
+    name, top = "rank_l2_by_truth_notarget", "pearson_top20"
+    data = Simulator(level="cells", **SCREENS[2]).load()
+    found, rows = ceilings_of(data, name, top, variants=("noise_free", "from_cells")), np.arange(len(data))
+    known, cells = (mean(found[name, v].values) for v in ("noise_free", "from_cells"))
+    assert known > 0.01
+    assert cells == pytest.approx(known, abs=0.01)
+    assert (
+        mean(metric(name)(Resampler(data, truth_of(data, rows, rows), rows).point, truth_of(data, rows, rows))) == 0.0
+    )
+    known, cells = (mean(found[top, v].values) for v in ("noise_free", "from_cells"))
+    assert cells == pytest.approx(known, rel=0.1)
+    assert found[top, "from_cells"].bias > 0  # the stand-in is still too easy to retrieve, and that is measured
 
 
 def test_metrics_that_read_tests_hold_them():

@@ -123,8 +123,8 @@ def test_what_cannot_run_is_skipped_with_its_reason(paths, axes, why):
 
 
 def test_selection_must_score_the_target(paths):
-    with pytest.raises(UserError, match="auroc_macro_all' does not score effects; choose one of l2_all"):
-        planned_of(paths, head="context_mean", select="auroc_macro_all")
+    with pytest.raises(UserError, match="auroc_condition_all' does not score effects; choose one of l2_all"):
+        planned_of(paths, head="context_mean", select="auroc_condition_all")
     axes = {"dataset": "dosed", "emb": "random:4", "head": "knn", "select": "r2_pearson_expression_all"}
     assert {p.reason for p in planned_of(paths, **axes)} == {""}
 
@@ -691,7 +691,7 @@ def test_a_moved_folder_is_read_as_before(paths, tmp_path):
 def test_metrics_of_another_target_leave_a_run_alone(paths, tmp_path):
     axes = {"dataset": "full", "split": SPLIT, "head": "context_mean"}
     results, _ = run(tmp_path / "out", paths, **axes)
-    frames = read_frames(results, registry_of(paths), ["l2_all", "auroc_macro_all", "edistance_euclidean_v_all"])
+    frames = read_frames(results, registry_of(paths), ["l2_all", "auroc_condition_all", "edistance_euclidean_v_all"])
     assert set(frames.scores["metric"]) == {"l2_all"}
     assert frames.facts["full"]["undefined"] == {}
 

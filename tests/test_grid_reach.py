@@ -11,10 +11,12 @@ from sklearn.linear_model import Ridge
 from sklearn.metrics import roc_auc_score
 
 from embbench import registry as registries
+from embbench.core import share_of
 from embbench.grid.frames import read_frames
 from embbench.grid.names import registry_of
 from embbench.grid.plan import plan
 from embbench.grid.screens import screen
+from embbench.metrics._cells import choose
 from embbench.registry import Registry
 
 COMPONENTS = Path(__file__).resolve().parent / "components" / "registry.yaml"
@@ -71,7 +73,7 @@ def test_labels(paths, half, tmp_path):
         head="label_frequency:width=2.0",
         target="labels",
     )
-    assert {p.run.select for p in planned} == {"auroc_macro_all"}
+    assert {p.run.select for p in planned} == {"auroc_condition_all"}
     made, data = stored(results, planned[0], paths)
     X, has = row_sums(data, names, matrix)
     assert np.array_equal(made.covered, has[made.rows])
@@ -86,7 +88,7 @@ def test_labels(paths, half, tmp_path):
         seen = data.labels_tested[fit]
         counts = [1 + weight @ ((data.labels[fit] == c) & seen) for c in (-1, 0, 1)]
         np.testing.assert_allclose(proba, np.stack(counts, axis=1) / sum(counts)[:, None], atol=1e-5)
-    scores = frames_of(results, paths, "auroc_macro_all").scores
+    scores = frames_of(results, paths, "auroc_condition_all").scores
     checked = 0
     for row, proba in zip(made.rows, made.values, strict=True):
         seen = data.labels_tested[row]
@@ -100,7 +102,7 @@ def test_labels(paths, half, tmp_path):
 def test_label_selection_uses_a_label_metric(paths, tmp_path):
     axes = {"dataset": "full", "split": SPLIT, "emb": "random:4", "head": "label_frequency", "target": "labels"}
     results, _ = run(tmp_path / "out", paths, **axes)
-    runs = frames_of(results, paths, "auroc_macro_all").runs
+    runs = frames_of(results, paths, "auroc_condition_all").runs
     assert (runs.trials == 2).all()
     assert "width" in runs.chosen.iloc[0]
 
@@ -123,7 +125,10 @@ def test_populations(paths, tmp_path):
         assert cdist(away, residuals).min(axis=1).max() < 1e-4  # every cell is a training residual around the centre
     scores = frames_of(results, paths, "edistance_euclidean_v_all").scores
     for row, cells in zip(made.rows[:5], made.values, strict=False):
-        want = edistance(cells.astype(np.float64), data.cells.perturbed(row).astype(np.float64))
+        seen = data.cells.perturbed(row)
+        seen = seen[share_of(len(seen), row, "observed")]
+        k = min(len(cells), len(seen))
+        want = edistance(*(choose(c, k).astype(np.float64) for c in (cells, seen)))
         np.testing.assert_allclose(scores.loc[scores["row"] == row, "value"], want, rtol=1e-6)
 
 
@@ -134,7 +139,7 @@ def test_populations_of_a_screen_that_is_gone_say_so(paths, tmp_path):
     assert len(read_frames(results, registries.default(), names).scores)  # scored when it was made
     shutil.rmtree(results.folder / "scores")
     frames = read_frames(results, registries.default(), names)
-    assert not len(frames.scores)
+    assert set(frames.scores["metric"]) == {"l2_all"}  # of the mean of the stored cells
     assert frames.facts["full"]["undefined"] == {"edistance_euclidean_v_all": "no cells"}
 
 

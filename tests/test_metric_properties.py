@@ -125,7 +125,7 @@ def test_order_of_genes_does_not_matter(metric, seed, genes, hidden):
     truth = screen(seed, hidden=hidden)
     pred, order = prediction(truth, seed, 1.0), np.random.default_rng(seed).permutation(truth.effects.shape[1])
     where = np.argsort(order)
-    columns = ("effects", "observed", "baseline", "centroid", "variance")
+    columns = ("effects", "observed", "baseline", "centroid", "centroid_truth", "variance")
     fields = {f: getattr(truth, f)[:, order] for f in columns if getattr(truth, f) is not None}
     moved = replace(truth, targets=tuple(where[t] for t in truth.targets), **fields)
     agree(metric(pred[:, order], moved), metric(pred, truth))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import spatial, stats
 from sklearn import metrics as sk
 
-from embbench.core import CellView, Metric, Truth
+from embbench.core import Metric, Truth
 from embbench.metrics import _retrieval, correlation, errors, labels, population, r2, retrieval
 
 ROWWISE = [
@@ -276,44 +276,6 @@ def test_auroc_edges():
     assert np.nanmin(labels.auroc_macro(perfect, edge)) == 1.0
     with pytest.raises(ValueError, match="no labels"):
         labels.auroc_macro(prob, replace(truth, labels=None))
-
-
-class ToyCells:
-    def __init__(self, cells):
-        self.cells = cells
-
-    def controls(self, context, half="A"):
-        raise AssertionError(f"controls {context} {half} are not needed")
-
-    def perturbed(self, row):
-        return self.cells[row]
-
-
-def test_edistance_equals_published_value():
-    r = np.random.default_rng(0)
-    X, Y = r.normal(size=(50, 5)), r.normal(size=(40, 5)) * 2 + 1
-    # 1.4369: what pertpy 1.0.3, cell-eval and scperturb (euclidean, sample_correct=False) give for these arrays
-    assert population.edistance(X, Y) == pytest.approx(1.4369, abs=5e-5)
-    assert np.isnan(population.edistance(X[:0], Y))
-
-
-def test_edistance_metric_projects_and_masks():
-    rng = np.random.default_rng(1)
-    _, truth = example(n=3, g=8)
-    cells = [rng.normal(size=(m, 8)).astype(np.float32) for m in (5, 9, 7)]
-    basis = np.linalg.qr(rng.normal(size=(8, 3)))[0].astype(np.float32)
-    truth = replace(truth, cells=CellView(ToyCells(cells), np.arange(3)), basis=basis)
-    samples = rng.normal(size=(3, 6, 8)).astype(np.float32)
-    got = replace(population.edistance_euclidean_v, genes="notarget")(samples, truth)
-    for i in range(3):
-        keep = np.ones(8)
-        keep[truth.targets[i]] = 0
-        x, y = (samples[i] * keep) @ basis, (cells[i] * keep) @ basis
-        d = spatial.distance.cdist
-        assert got[i] == pytest.approx(2 * d(x, y).mean() - d(x, x).mean() - d(y, y).mean(), rel=1e-5)
-    own = np.stack([c[:5] for c in cells])
-    same = replace(truth, cells=CellView(ToyCells(list(own)), np.arange(3)), basis=None)
-    np.testing.assert_allclose(population.edistance_euclidean_v(own, same), 0.0, atol=1e-12)
 
 
 def test_wrong_predictions_are_refused():

@@ -567,10 +567,16 @@ def test_two_reports_are_bit_identical(tmp_path):
     assert sorted(files["a"]) == [
         "by_context.csv",
         "by_group.csv",
+        "by_information.csv",
+        "choice.csv",
         "chosen.csv",
+        "decomposition.csv",
         "leaderboard.csv",
         "leaderboard.md",
+        "pairwise.csv",
         "problems.csv",
+        "rank_boxes.csv",
+        "ranks.csv",
         "timings.csv",
     ]
     for name, path in files["a"].items():

@@ -32,13 +32,18 @@ def perfect(metric: Metric, truth: Truth) -> np.ndarray:
 
 
 def noisy(metric: Metric, truth: Truth, amount: float, seed: int) -> np.ndarray:
-    """The truth with ``amount`` of noise (0: none); probabilities stay probabilities, cells of a row move together."""
+    """The truth with ``amount`` of noise (0: none); probabilities stay probabilities, cells move and spread."""
     pred, rng = perfect(metric, truth), np.random.default_rng([17, seed])
     if metric.target == "labels":
         share = amount / (1 + amount)
         return ((1 - share) * pred + share * rng.dirichlet(np.ones(3), pred.shape[:2])).astype(np.float32)
-    shape = (len(pred), 1, pred.shape[2]) if metric.target == "population" else pred.shape
-    return (pred + amount * rng.normal(size=shape)).astype(np.float32)
+    if metric.target != "population":
+        return (pred + amount * rng.normal(size=pred.shape)).astype(np.float32)
+    if not amount:
+        return pred
+    centre = pred.mean(axis=1, keepdims=True)
+    shift, stretch = (rng.normal(size=(len(pred), 1, pred.shape[2])) for _ in range(2))
+    return (centre + amount * shift + (pred - centre) * (1 + amount * np.abs(stretch))).astype(np.float32)
 
 
 def subset(truth: Truth, rows: np.ndarray) -> Truth:

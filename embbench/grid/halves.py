@@ -102,7 +102,7 @@ def from_cells(
             names = [name for name, recipe in recipes.items() if kind in WANTED[recipe]]
             if not names:
                 continue
-            pred, seen = _pair(kind, source, [moved[where[column]] for column in needed])
+            pred, seen = _pair(kind, source, [moved[where[column]] for column in needed], needed[0][1][0])
             for name in names:
                 # where a test is read it stays that of the observed cells, so the resample is the prediction
                 given = (seen, truth) if recipes[name] == "held" else (pred, replace(truth, effects=seen))
@@ -125,7 +125,7 @@ def _chunks(jobs: list[Job], size: int) -> Iterator[list[Job]]:
         yield chunk
 
 
-def _pair(kind: str, source: Resampler, moved: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def _pair(kind: str, source: Resampler, moved: list[np.ndarray], number: int) -> tuple[np.ndarray, np.ndarray]:
     """Prediction and observed effects of one pair; the noise-free stand-in predicts in ``boot`` and ``double``."""
     point = source.point
     if kind == "squared":
@@ -143,7 +143,7 @@ def _pair(kind: str, source: Resampler, moved: list[np.ndarray]) -> tuple[np.nda
     known = source.stand_in(point)
     if kind == "boot":
         return known, known + moved[0]
-    again = source.stand_in(known + moved[0])
+    again = source.stand_in(known + source.as_errors(moved[0], number))
     return again, again + (moved[1] - moved[0])
 
 

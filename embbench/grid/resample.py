@@ -83,6 +83,7 @@ class Resampler:
         self.shared = data.meta.get("controls") == "shared"
         self.point = np.where(np.isfinite(truth.effects), truth.effects, 0.0).astype(np.float32)
         self.noise, self._error = np.zeros(len(rows)), np.zeros(len(rows))
+        self._sizes = np.ones((len(rows), SPLITS))
         self.usable, self.staged = np.zeros(len(rows), bool), np.zeros(len(rows), bool)
         self._plan: dict[int, _Row] = {}
         self._batches = 1
@@ -143,7 +144,9 @@ class Resampler:
         number, code = int(self._rows[i]), row.strata.code
         splits = [self._shift("noise", row.strata, PERTURBED, number, (s,)) for s in range(SPLITS)]
         moved = (np.stack(splits) * row.weight[code]).astype(np.float32) @ cells
-        self._error[i] = np.var(np.square(moved).sum(axis=1) + 2 * moved @ self.point[i], ddof=1)
+        size = np.square(moved, dtype=np.float64).sum(axis=1)
+        self._error[i] = np.var(size + 2 * moved @ self.point[i], ddof=1)
+        self._sizes[i] = size / size.mean() if size.mean() > 0 else 1.0
         if not self.staged[i]:
             return row
         away = np.square(difference - self.point[i]).sum(axis=1)
@@ -178,6 +181,16 @@ class Resampler:
                 centre = signal[rows].mean()
                 signal[rows] = centre + max(0.0, 1.0 - self._error[rows].mean() / spread) * (signal[rows] - centre)
         return np.clip(signal / np.where(size > 0, size, 1.0), LEAST_SHARE, 1.0)
+
+    def as_errors(self, moved: np.ndarray, number: int) -> np.ndarray:
+        """Deviations (m, g) of resample ``number``, brought to the sizes that sampling errors have, float32.
+
+        Few cells drawn with replacement give deviations whose size follows their multiplicities; the size of the mean
+        of new cells hardly varies over many genes. A random split has about the right one.
+        """
+        size = np.square(moved, dtype=np.float64).sum(axis=1)
+        wanted = self.noise * self._sizes[:, number % SPLITS]
+        return (moved * np.sqrt(np.where(size > 0, wanted / np.where(size > 0, size, 1.0), 0.0))[:, None]).astype("f4")
 
     def _pool(self, context: int) -> _Pool:
         batch = self._merged(self._view.batches(context))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from embbench.cache.keys import array_digest, digest
 from embbench.cache.store import write_h5
-from embbench.core import CellView, DETable, Metric, PerturbationDataset, Run, Truth, UserError, view_cells
+from embbench.core import Cells, CellView, DETable, Metric, PerturbationDataset, Run, Truth, UserError, view_cells
 from embbench.grid.results import Results
 from embbench.grid.screens import detectable
 from embbench.grid.space import population_basis
@@ -33,10 +34,10 @@ def truth_of(
     """
     codes = data.context_codes
     seen = np.ones((len(train), data.effects.shape[1]), dtype=bool) if data.observed is None else data.observed[train]
-    centroids = [
+    own, theirs = (
         observed_means(values[train], seen, codes[train], len(data.contexts)).astype(np.float32)[codes[rows]]
         for values in (data.effects, data.truth)
-    ]
+    )
     means = data.baseline_truth if data.baseline_truth is not None else data.baseline
     part = data.rows(rows)
     dims = {int(space.removeprefix("pca")) for space in spaces if space.startswith("pca")}
@@ -44,20 +45,21 @@ def truth_of(
         raise UserError(f"population spaces of one report must agree, found pca{', pca'.join(map(str, sorted(dims)))}")
     view: CellView | None = view_cells(data.cells, rows) if cells and data.cells is not None else None
     return Truth(
-        part.truth,
-        data.unit,
-        codes[rows],
-        part.target_columns(),
-        part.entities,
-        part.observed,
-        None if means is None else means[codes[rows]],
-        *centroids,
-        part.truth_variance,
-        part.truth_labels,
-        part.truth_labels_tested,
-        _de_table(part),
-        None if view is None else replace(view, half="B", share="observed"),
-        population_basis(data, train, dims.pop()) if dims and view is not None else None,
+        effects=part.truth,
+        unit=data.unit,
+        context=codes[rows],
+        targets=part.target_columns(),
+        entities=part.entities,
+        observed=part.observed,
+        baseline=None if means is None else means[codes[rows]],
+        centroid=own,
+        centroid_truth=theirs,
+        variance=part.truth_variance,
+        labels=part.truth_labels,
+        labels_tested=part.truth_labels_tested,
+        de=_de_table(part),
+        cells=None if view is None else replace(view, source=_Kept(view.source), half="B", share="observed"),
+        basis=population_basis(data, train, dims.pop()) if dims and view is not None else None,
     )
 
 
@@ -123,6 +125,31 @@ def score_run(
             facts["metrics"][name] = code
         write_h5(path, "scores", arrays, facts)
     return {n: arrays[n] for n, (_, code) in metrics.items() if facts["metrics"].get(n) == code}
+
+
+class _Kept:
+    """Cells of a fold's test rows read once: dozens of metrics ask for the same ones."""
+
+    def __init__(self, source: Cells) -> None:
+        self.source = source
+        self._found: dict[tuple[str, int, str], np.ndarray] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.source, name)
+
+    def perturbed(self, row: int) -> np.ndarray:
+        """Perturbed cells of a row."""
+        return self._keep(("row", row, ""), lambda: self.source.perturbed(row))
+
+    def controls(self, context: int, half: str = "A") -> np.ndarray:
+        """Control cells of a context and half."""
+        return self._keep(("control", context, half), lambda: self.source.controls(context, half))
+
+    def _keep(self, key: tuple[str, int, str], read: Callable[[], np.ndarray]) -> np.ndarray:
+        if key not in self._found:
+            self._found[key] = read()
+            self._found[key].setflags(write=False)
+        return self._found[key]
 
 
 _SOME = np.zeros((0, 0), np.float32)  # stands for a basis that is fitted when it is needed

@@ -90,7 +90,7 @@ class LabelLogistic(LabelHead):
                 block = members[part]
                 classes = np.nonzero(present[block])[1].reshape(len(block), k).T
                 hot = self._weighted(labels[:, block] + 1, tested[:, block], classes)
-                contrast = _contrasts(hot.sum(axis=1) / hot.sum(axis=(0, 1)))
+                contrast = _contrasts(hot.sum(axis=0) / hot.sum(axis=(0, 1)))
                 problem = _Softmax.of(design, hot, contrast, self.C)
                 found, open_ = minimise(problem, problem.start(), problem.curvature(), self.tol, self.max_iter)
                 late += open_
@@ -106,11 +106,11 @@ class LabelLogistic(LabelHead):
         return self
 
     def _weighted(self, code: np.ndarray, tested: np.ndarray, classes: np.ndarray) -> np.ndarray:
-        """Weights (k, n, b) of the tested rows by class: ``code`` (n, b) in 0..2, ``classes`` (k, b)."""
-        hot = ((code[None] == classes[:, None]) & tested).astype(np.float64)
+        """Weights (n, k, b) of the tested rows by class: ``code`` (n, b) in 0..2, ``classes`` (k, b)."""
+        hot = ((code[:, None] == classes) & tested[:, None]).astype(np.float64)
         if self.class_weight == "balanced":
-            count = hot.sum(axis=1)
-            hot *= (count.sum(axis=0) / (len(classes) * count))[:, None]
+            count = hot.sum(axis=0)
+            hot *= count.sum(axis=0) / (len(classes) * count)
         return hot
 
     def predict_proba(self, inputs: Inputs) -> np.ndarray:
@@ -165,18 +165,18 @@ class _Softmax:
 
     @classmethod
     def of(cls, design: np.ndarray, hot: np.ndarray, contrast: np.ndarray, C: float) -> _Softmax:
-        """The problem of weighted one-hot labels ``hot`` (k, n, b), with `_contrasts` of their frequencies."""
+        """The problem of weighted one-hot labels ``hot`` (n, k, b), with `_contrasts` of their frequencies."""
         total = hot.sum(axis=(0, 1))
-        share = hot.sum(axis=1) / total
+        share = hot.sum(axis=0) / total
         hot /= total
         penalty = np.repeat(1.0 / (C * total)[None, None], design.shape[1], axis=0)
         penalty[0] = 0.0
         return cls(
             design,
-            hot.sum(axis=0),
+            hot.sum(axis=1),
             (contrast**2 * share).sum(axis=1) - (contrast * share).sum(axis=1) ** 2,
             contrast[:, 1:] - contrast[:, :1],
-            np.stack([design.T @ part for part in hot[1:]], axis=1),
+            _product(design.T, hot)[:, 1:],
             penalty,
             (contrast * np.log(share)).sum(axis=1) / np.square(contrast).sum(axis=1),
         )
@@ -198,32 +198,27 @@ class _Softmax:
 
     def __call__(self, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Values (b,) and gradients (r, k - 1, b) at coordinates of that shape."""
-        width = len(self.lift)
-        lifted = [sum(self.lift[q, c] * z[:, q] for q in range(width)) for c in range(width)]
-        odds = [self.design @ part for part in lifted]
-        top = np.maximum.reduce([*odds, np.zeros_like(odds[0])]) if max(o.max() for o in odds) > LARGE else None
-        rest = 1.0 if top is None else np.exp(-top)
-        for part in odds:
-            if top is not None:
-                part -= top
-            np.exp(part, out=part)
-        total = sum(odds) + rest
-        scale = self.weight / total
+        lifted = np.empty_like(z)
+        for c in range(len(self.lift)):
+            lifted[:, c] = sum(self.lift[q, c] * z[:, q] for q in range(len(self.lift)))
+        odds = _product(self.design, lifted)
+        top = np.maximum(odds.max(axis=1), 0.0) if odds.max(initial=0.0) > LARGE else None
+        if top is not None:
+            odds -= top[:, None]
+        np.exp(odds, out=odds)
+        total = odds.sum(axis=1)
+        total += 1.0 if top is None else np.exp(-top)
+        odds *= (self.weight / total)[:, None]
         lse = np.log(total, out=total)
         if top is not None:
             lse += top
         lse *= self.weight
-        value = lse.sum(axis=0)
-        pulled = self.penalty * z
-        value += (z * pulled).sum(axis=(0, 1)) / 2
-        pulls = []
-        for c, part in enumerate(odds):
-            part *= scale
-            value -= (lifted[c] * self.linear[:, c]).sum(axis=0)
-            pulls.append(self.design.T @ part - self.linear[:, c])
-        for q in range(width):
-            pulled[:, q] += sum(self.lift[q, c] * pulls[c] for c in range(width))
-        return value, pulled
+        pull = _product(self.design.T, odds) - self.linear
+        gradient = self.penalty * z
+        value = lse.sum(axis=0) + (z * gradient).sum(axis=(0, 1)) / 2 - (lifted * self.linear).sum(axis=(0, 1))
+        for q in range(len(self.lift)):
+            gradient[:, q] += sum(self.lift[q, c] * pull[:, c] for c in range(len(self.lift)))
+        return value, gradient
 
 
 def _contrasts(share: np.ndarray) -> np.ndarray:
@@ -232,3 +227,8 @@ def _contrasts(share: np.ndarray) -> np.ndarray:
     mean = base @ share
     spread = np.einsum("pk,qk,kb->bpq", base, base, share) - np.einsum("pb,qb->bpq", mean, mean)
     return np.einsum("bpq,pk->qkb", np.linalg.eigh(spread)[1], base)
+
+
+def _product(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """``left`` (m, n) times ``right`` (n, q, b) as one matrix product, (m, q, b)."""
+    return (left @ right.reshape(len(right), -1)).reshape(len(left), *right.shape[1:])

@@ -104,4 +104,5 @@ def chernoff(parts: np.ndarray) -> float:
     tilt = _TILTS * observed / square
     grown = np.abs(tilt[:, None] * parts)
     log_cosh = grown + np.log1p(np.exp(-2.0 * grown)) - np.log(2.0)
-    return float(np.exp(min(0.0, (log_cosh.sum(axis=1) - tilt * observed).min())))
+    smallest = (log_cosh.sum(axis=1) - tilt * observed).min()
+    return float(np.exp(min(0.0, smallest + 1e-9)))  # rounding must not push a bound below what it bounds

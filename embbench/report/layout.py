@@ -99,7 +99,7 @@ def _cells(part: pd.DataFrame) -> dict[str, list[str]]:
         out["undefined"] = [str(v) if v else "" for v in part["undefined"]]
     if part["pairs"].any():
         told = zip(part["pairs"], part["pairs_better"], part["pairs_worse"], strict=True)
-        out["pairs"] = [f"{up}>{down}<" if n else "" for n, up, down in told]
+        out["pairs"] = [f"+{up} -{down}" if n else "" for n, up, down in told]
     if (part["information"] != "").any():
         out["info"] = [short_information(v) for v in part["information"]]
     if (part["flags"] != "").any():
@@ -117,9 +117,9 @@ def _progress(part: pd.DataFrame) -> list[str]:
     out = []
     numbers = part[["progress", "progress_low", "progress_high"]].to_numpy(dtype=np.float64)
     for (value, low, high), note in zip(numbers.tolist(), part["progress_note"], strict=True):
-        text = f"{100 * value + 0.0:.0f}%".replace("-0%", "0%") if np.isfinite(value) else note * (note == UNDEFINED)
-        limits = [f"{100 * v:.0f}".replace("-0", "0") if round(100 * v) == 0 else f"{100 * v:.0f}" for v in (low, high)]
-        out.append(f"{text} [{', '.join(limits)}]" if np.isfinite(value) else text)
+        shares = [f"{np.round(100 * v) + 0.0:.0f}" for v in (value, low, high)]  # no minus before zero
+        known = f"{shares[0]}% [{shares[1]}, {shares[2]}]"
+        out.append(known if np.isfinite(value) else UNDEFINED if note == UNDEFINED else "")
     return out
 
 
@@ -183,8 +183,8 @@ def _legend(
         out.append(f"Δ ctx mean: paired difference to the context mean, positive = better.{verdict}")
     if part["pairs"].any():
         out.append(
-            "pairs: entries with the same head or embedding that are told apart, n> worse and n< better than this one"
-            " (paired sign flips of whole perturbations on common conditions, Holm; pairwise.csv)."
+            "pairs: entries with the same head or embedding that are told apart: this one is better than +n and worse"
+            " than -n of them (paired sign flips of whole perturbations on common conditions, Holm; pairwise.csv)."
         )
     level = metrics[part["metric"].iloc[0]].get("level")
     if level == "set":

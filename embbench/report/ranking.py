@@ -171,7 +171,8 @@ def _add_verdicts(out: pd.DataFrame, board: Board, values: np.ndarray, plan: Pla
     rows, permuted = _permuted(out, board, values, plan, sign, seed)
     others, reference = _context_mean(out, values, plan, sign, seed)
     permuted = replace(permuted, units=np.minimum(permuted.units, own[rows]))
-    reference = replace(reference, units=np.minimum(reference.units, own[others]))
+    claims = np.where((out["role"] == "permuted").to_numpy(), 0, own)  # shuffled names claim nothing
+    reference = replace(reference, units=np.minimum(reference.units, claims[others]))
     tested = [np.where(v.tested(needs_draws=draws), v.p, np.nan) for v, draws in ((permuted, True), (reference, False))]
     family = holm(np.concatenate(tested))
     scale = out["mean"].to_numpy(dtype=np.float64)

@@ -86,9 +86,14 @@ class Case:
         return np.repeat(self.controls.mean(axis=0, dtype=np.float64)[None], len(self.conditions), axis=0)
 
     @property
-    def centroid(self) -> np.ndarray:
+    def centroid_truth(self) -> np.ndarray:
         """Mean effect of the replicate cells in every row, shape (n, g), float64: what Systema subtracts."""
         return np.repeat(self.effects(self.predicted["replicate"]).mean(axis=0)[None], len(self.conditions), axis=0)
+
+    @property
+    def centroid(self) -> np.ndarray:
+        """The same against the other controls: what is subtracted from predictions."""
+        return self.centroid_truth + self.baseline - self.other_controls.mean(axis=0, dtype=np.float64)
 
     @property
     def variance(self) -> np.ndarray:

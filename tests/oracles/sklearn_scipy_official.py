@@ -89,7 +89,8 @@ def vectors(case: Case, cells: np.ndarray) -> dict[str, list[float]]:
         away = [skm.mean_squared_error(t[c], p[c]) - v[c].mean() for p, t, v, _, c in rows5]
         out[f"mse_debiased_{genes}"] = away
         out[f"l2_debiased_{genes}"] = [np.sign(x) * np.sqrt(abs(x) * len(c)) for x, c in zip(away, cols, strict=True)]
-        out[f"pearson_systema_{genes}"] = [stats.pearsonr((p - m)[c], (t - m)[c]).statistic for p, t, _, m, c in rows5]
+        rows = zip(pred - case.centroid, truth - case.centroid_truth, cols, strict=True)
+        out[f"pearson_systema_{genes}"] = [stats.pearsonr(p[c], t[c]).statistic for p, t, c in rows]
     return out
 
 

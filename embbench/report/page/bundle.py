@@ -10,17 +10,17 @@ every field marked *; a panel without data says so. Arrays may be numpy arrays o
 
 ``examples`` : list of single predictions of a few best runs, each
     {``dataset``, ``split``, ``genes``, ``embedding``, ``context_embedding`` *, ``head``, ``fold`` *, ``condition``,
-    ``context``, ``unit`` * (of the effects), ``names`` (k gene names: the largest by |true| and a sample), ``true`` (k),
-    ``predicted`` (k), ``top`` * (how many of the first names are the largest), ``scores`` * (metric -> value),
-    ``neighbours`` * (list of [training perturbation, weight], largest |weight| first; of linear smoothers),
-    ``effect_norm`` *, ``n_cells`` *}
+    ``context``, ``unit`` * (of the effects), ``names`` (k gene names: the largest by |true| and a sample),
+    ``true`` (k), ``predicted`` (k), ``top`` * (how many of the first names are the largest),
+    ``scores`` * (metric -> value), ``neighbours`` * (of linear smoothers: list of [training perturbation, weight],
+    largest |weight| first), ``effect_norm`` *, ``n_cells`` *}
 
 ``populations`` : list of predicted cell populations, each
     {``dataset``, ``split``, ``genes``, ``embedding``, ``context_embedding`` *, ``head``, ``fold`` *, ``condition``,
     ``context``, ``space`` * (what the axes are), ``explained`` * (share of variance of both axes),
     ``real``, ``predicted``, ``control`` * (lists of [x, y]),
-    ``names`` * (k genes), ``mean_true`` *, ``mean_predicted`` *, ``variance_true`` *, ``variance_predicted`` * (k each),
-    ``top`` * (names of the top DE genes of the truth)}
+    ``names`` * (k genes), ``mean_true`` *, ``mean_predicted`` *, ``variance_true`` *, ``variance_predicted`` *
+    (k each), ``top`` * (names of the top DE genes of the truth)}
 
 Provenance
 ----------
@@ -52,7 +52,9 @@ _LEADERBOARD = (
     *("vs_context_mean", "vs_context_mean_low", "vs_context_mean_high", "context_mean_p", "beats_context_mean"),
     *("verdicts", "pairs", "pairs_better", "pairs_worse", "flags", "information", "complexity", "complete"),
 )
-_NEEDED = {"examples": ("dataset", "embedding", "head", "condition", "names", "true", "predicted")}
+_NEEDED: dict[str, tuple[str, ...]] = {
+    "examples": ("dataset", "embedding", "head", "condition", "names", "true", "predicted")
+}
 _NEEDED |= {"populations": ("dataset", "embedding", "head", "condition")}
 _SAME_LENGTH = {
     "examples": ("names", "true", "predicted"),
@@ -70,7 +72,8 @@ def make_bundle(
     ----------
     frames : has attributes runs, scores, ceilings, metrics, facts (`embbench.grid.frames.Frames`).
     tables : report tables by name: leaderboard (all metrics and subsets stacked), by_context, pairwise, decomposition,
-        information, choice, ranks, problems, timings, chosen. Others are left out. Absent tables and columns leave their panel empty, with the reason.
+        information, choice, ranks, problems, timings, chosen. Others are left out. Absent tables and columns leave
+        their panel empty, with the reason.
     details : as described above; ``{}`` where there are none.
     provenance : versions, hashes, seeds, commands.
 
@@ -144,7 +147,7 @@ def _pairs(frame: pd.DataFrame) -> tuple[pd.DataFrame, str]:
 
 
 def _ceilings(frame: pd.DataFrame | None) -> pd.DataFrame:
-    """Mean ceiling per dataset, gene set, metric and variant (contexts equal), with its bias and where it comes from."""
+    """Mean ceiling per dataset, gene set, metric and variant (contexts equal), with bias and origin."""
     import pandas as pd
 
     if frame is None or not len(frame):

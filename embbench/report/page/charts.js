@@ -11,7 +11,7 @@ function boardPoints(state, roles = ["method", "random", "oracle"]) {
 }
 
 function modalities() {
-  const names = select("leaderboard").filter((row) => row.role === "method").map(modality);
+  const names = select("leaderboard").filter((row) => ["method", "random", "oracle"].includes(row.role)).map(modality);
   return unique(names).sort();
 }
 

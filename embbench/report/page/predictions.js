@@ -66,7 +66,7 @@ function plainTable(headers, rows, label) {
   const numeric = headers.map((_, i) => rows.length > 0 && rows.every((row) => row[i] === "" || /^[−+-]?[\d.,e−+-]+( %)?$/.test(String(row[i]))));
   return el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": label }, el("table", {},
     el("thead", {}, el("tr", {}, headers.map((name, i) => el("th", { scope: "col", class: numeric[i] ? "num" : null }, name)))),
-    el("tbody", {}, rows.map((row) => el("tr", {}, row.map((value, i) => el("td", { class: numeric[i] ? "num" : null }, value)))))));
+    el("tbody", {}, rows.map((row) => el("tr", {}, row.map((value, i) => el("td", { class: numeric[i] ? "num" : String(value).length > 40 ? "long" : null }, value)))))));
 }
 
 function pairs(host, state) {
@@ -120,6 +120,8 @@ function nested(value) {
 
 function provenance(host) {
   const ceilings = select("ceilings");
+  const known = unique(Object.values(DATA.datasets).flatMap((facts) => Object.keys(facts)));
+  const told = (value) => (value === null || value === undefined || value === "" || (typeof value === "object" && !Object.keys(value).length) ? "" : nested(value));
   const definitions = Object.entries(DATA.metrics).map(([name, facts]) => [
     name, facts.best === "low" ? "lower" : "higher", `${finite(facts.lower) ? show(facts.lower) : "−∞"} to ${finite(facts.upper) ? show(facts.upper) : "∞"}`, facts.unit || "", facts.level || "", facts.formula || "", facts.source || "",
   ]);
@@ -128,5 +130,5 @@ function provenance(host) {
     el("h3", {}, "Metrics"), plainTable(["Metric", "Better", "Range", "Unit", "Level", "Definition", "Source"], definitions, "Metric definitions"),
     el("h3", {}, "Ceilings"), ceilings.length ? plainTable(["Dataset", "Genes", "Metric", "Variant", "Mean", "Bias", "Conditions", "From"],
       ceilings.map((row) => [row.dataset, row.genes, row.metric, row.variant || "", show(row.value), show(row.bias), show(row.conditions), row.note || ""]), "Ceilings") : empty("No ceiling is available."),
-    el("h3", {}, "Datasets"), nested(DATA.datasets));
+    el("h3", {}, "Datasets"), plainTable(["Dataset", ...known], Object.entries(DATA.datasets).map(([name, facts]) => [name, ...known.map((key) => told(facts[key]))]), "Datasets"));
 }
