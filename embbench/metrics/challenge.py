@@ -30,5 +30,5 @@ vcc_effects = Composite(
     _relative, (*PARTS, "de_overlap_n_effects_all"), "context_mean", "high", SOURCE, lower=0.0, upper=1.0
 )
 vcc_cells = Composite(
-    _relative, (*PARTS, "de_overlap_n_cells_all"), "context_mean", "high", SOURCE, lower=0.0, upper=1.0
+    _relative, (*PARTS, "de_overlap_n_cells_cell_eval_all"), "context_mean", "high", SOURCE, lower=0.0, upper=1.0
 )
