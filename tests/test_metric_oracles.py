@@ -172,7 +172,7 @@ def test_page_is_up_to_date_with_the_registry() -> None:
     assert metrics_page.five(default()) in text
     assert metrics_page.ties(default()) in text
     assert metrics_page.design() in text
-    rows = set(re.findall(r"^\| `([a-z0-9_]+)` \| ([^|]+) \| (?:`([a-z0-9_]+)`|loops[^|]+) \|", text, re.MULTILINE))
+    rows = set(re.findall(r"^\| `([a-z0-9_]+)` \| ([^|]+) \| (?:`([A-Za-z0-9_]+)`|loops[^|]+) \|", text, re.MULTILINE))
     known = {(p.variant, compare.package(p.oracle), "" if p.oracle == "sklearn_scipy" else p.name) for p in PAIRS}
     assert known <= {(v, package.strip(), name) for v, package, name in rows}
     powers = [int(x) for x in re.findall(r"<= 1e(-?\d+)", text)]

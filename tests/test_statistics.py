@@ -339,7 +339,9 @@ def test_two_useless_embeddings_are_not_told_apart_by_how_much_they_disturb():
 def test_both_verdict_columns_are_one_family():
     found, _ = board(grid(informative()))
     go = found.set_index(["head", "embedding"])
-    assert set(found["verdicts"]) == {4 + 4}  # each against its own permutations and against the mean; permutations claim nothing
+    assert set(found["verdicts"]) == {
+        4 + 4
+    }  # each against its own permutations and against the mean; permutations claim nothing
     assert (go.loc[("knn", "good"), "beats_permuted"], go.loc[("knn", "good"), "beats_context_mean"]) == ("yes", "yes")
     assert go.loc[("knn", "good"), "context_mean_p"] < 0.05
     assert go.loc[("knn", "bad"), "beats_permuted"] == "no"

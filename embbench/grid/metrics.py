@@ -25,7 +25,7 @@ DEFAULT_METRICS = {
         "edistance_euclidean_v_pca50",
         "edistance_sqeuclidean_u_pca50",
         "mmd_rbf_v_pca50",
-        "wasserstein_sliced_pca50",
+        "wasserstein_sliced_w2_pca50",
         "mean_variance_all",
         "l2_all",
         "pearson_all",
@@ -45,8 +45,8 @@ def metric_names(registry: Registry, names: list[str], target: str) -> list[str]
     UserError
         A bare name that several metrics share (``r2``, ``pearson``, ``edistance``), or an unknown one.
     """
-    out = []
-    for text in names:
+    out: list[str] = []
+    for text in DEFAULT_METRICS[target] if tuple(names) == METRICS else names:
         known = [e.name for e in registry.entries("metrics")]
         name = text.partition(":")[0]
         variants = [k for k in known if k.startswith(f"{name}_")]

@@ -42,8 +42,8 @@ def _decomposition(frame: pd.DataFrame) -> Sheet:
         lines.append(Line((*_where(row), *told, panel, str(row["answer"] or row["note"]))))
     legend = (
         "Shares of the variance of progress over a fixed, crossed panel of embeddings x heads (without permuted,"
-        " oracle, random and embedding-blind entries), centred and scaled within dataset and context; noise is taken out, the"
-        " 95 % intervals resample perturbations and hold for these entries, not for others.",
+        " oracle, random and embedding-blind entries), centred and scaled within dataset and context; noise is taken"
+        " out, the 95 % intervals resample perturbations and hold for these entries, not for others.",
         "answer: which main effect is larger (interval of the difference). Panel, leave-one-out ranges:"
         " decomposition.csv.",
     )

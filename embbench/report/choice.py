@@ -46,8 +46,8 @@ def choices(
         `COLUMNS`: for each side the embedding, the head and settings with the best mean inner score on it, that score,
         the largest number of selection trials of a run and the budget allowed, and the outer mean (over all conditions,
         fallback included); the outer difference simple - complex on the conditions that both cover (positive: the
-        simple one is better), its cluster-bootstrap interval and paired sign-flip p, Holm over the board. ``chosen`` marks the
-        embeddings with the best inner score of each side: the one comparison that nobody picked by outer scores, whose
+        simple one is better), its cluster-bootstrap interval and paired sign-flip p, Holm over the board. ``chosen`` marks
+        the embeddings with the best inner score of each side: the one comparison that nobody picked by outer scores, whose
         own ``p`` is valid as it stands. ``better`` is ``simple``, ``complex`` or "–", for the chosen row by ``p``, for
         the others by Holm's. Inner scores choose, outer scores never do.
     """

@@ -83,10 +83,10 @@ def vectors(case: Case, cells: np.ndarray) -> dict[str, list[float]]:
                 continue
             rows = zip(pred + base, truth + base, cols, strict=True)
             out[f"{name}_{genes}"] = [fn(p[c], t[c]) for p, t, c in rows]
-        rows5 = list(zip(pred, truth, case.variance, case.centroid, cols, strict=True))
         if genes not in (*WHOLE, "top20"):
             continue
-        away = [skm.mean_squared_error(t[c], p[c]) - v[c].mean() for p, t, v, _, c in rows5]
+        noisy = zip(pred, truth, case.variance, cols, strict=True)
+        away = [skm.mean_squared_error(t[c], p[c]) - v[c].mean() for p, t, v, c in noisy]
         out[f"mse_debiased_{genes}"] = away
         out[f"l2_debiased_{genes}"] = [np.sign(x) * np.sqrt(abs(x) * len(c)) for x, c in zip(away, cols, strict=True)]
         rows = zip(pred - case.centroid, truth - case.centroid_truth, cols, strict=True)

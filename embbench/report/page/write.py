@@ -44,8 +44,8 @@ def page(bundle: Mapping[str, Any], *, title: str = "embbench report") -> str:
     -----
     Names of embeddings, genes and files are the user's and not trusted. They stand in one JSON block, where ``<``,
     ``>`` and ``&`` are written as escapes, so that nothing in it can end the block; the program writes them into
-    text nodes and attributes only. A content security policy allows the page's own program and style, by their hash, and nothing
-    else: no network, no other script.
+    text nodes and attributes only. A content security policy allows the page's own program and style, by their hash,
+    and nothing else: no network, no other script.
     """
     program = '"use strict";\n' + "\n".join(_asset(name) for name in SCRIPTS)
     style = _asset("page.css")
