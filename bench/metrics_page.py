@@ -130,7 +130,7 @@ def differences(registry: Registry) -> str:
     for pair in pairs:
         apart = [compare.difference(pair, known[pair.variant], name) if name in cases else None for name in FILES]
         cells = ["no data" if x is None else shown(x) for x in apart]
-        peer = "loops and functions of the package" if pair.oracle == "sklearn_scipy" else f"`{pair.name}`"
+        peer = "functions and loops" if pair.oracle in compare.LOOPS else f"`{pair.name}`"
         rows.append((f"`{pair.variant}`", compare.package(pair.oracle), peer, *cells))
     without = sorted(set(known) - {p.variant for p in pairs})
     return "\n".join(
@@ -142,7 +142,7 @@ def differences(registry: Registry) -> str:
             "difference.",
             f"{len(known) - len(without)} of {len(known)} variants have an oracle.\n",
             table(("variant", "oracle", "its name there", *FILES), rows) + "\n",
-            "Without an oracle: " + (", ".join(f"`{n}`" for n in without) or "none") + ".\n",
+            "Without an oracle: " + ", ".join(f"`{n}`" for n in without) + ".\n" if without else "",
         ]
     )
 

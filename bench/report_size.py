@@ -1,6 +1,6 @@
 """Size of the report page and seconds to make it, for a synthetic result of a whole grid.
 
-Usage: ``python bench/report_size.py [--embeddings 10] [--heads 8] [--folds 5] [--datasets 4] [--metrics 6] [--out FILE]``.
+Usage: ``python bench/report_size.py [--embeddings 10] [--heads 8] [--folds 5] [--datasets 4] [--metrics 6] [--out F]``.
 Every embedding is also permuted (``--draws`` times); scores are random, tables are those of the report.
 """
 

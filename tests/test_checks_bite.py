@@ -19,6 +19,7 @@ from embbench.checks import (
     ContractError,
     abilities,
     checks_for,
+    composites,
     datasets,
     embeddings,
     failures,
@@ -28,7 +29,7 @@ from embbench.checks import (
     splits,
     toy_screen,
 )
-from embbench.core import Embedding, ExtractorDefaults, Fold, HeadDefaults, Metric, Split
+from embbench.core import Composite, Embedding, ExtractorDefaults, Fold, HeadDefaults, Metric, Split
 from embbench.registry import KINDS
 
 NOISE = np.random.default_rng()  # differs from run to run: what a component may not do
@@ -99,8 +100,12 @@ def _l2(pred, truth, mask):
     return np.where(mask.any(axis=1), np.sqrt(np.square(gap).sum(axis=1)), np.nan)
 
 
-PEARSON = Metric(_pearson, best="high", lower=-1, upper=1, source="Pearson 1895", genes="notarget")
-L2 = Metric(_l2, best="low", lower=0, source="Euclid", genes="notarget")
+PEARSON = Metric(_pearson, best="high", lower=-1, upper=1, source="Pearson 1895", genes="notarget", about="pearson")
+L2 = Metric(_l2, best="low", lower=0, source="Euclid", genes="notarget", about="l2")
+
+
+GAIN = Composite(lambda means, base: np.nan_to_num(means - base).mean(axis=1), ("pearson_all",), "context_mean", "high", "own",
+                 lower=-1.0, upper=1.0, about="mean gain")  # fmt: skip
 
 
 class Toy:
@@ -136,6 +141,7 @@ SOUND: dict[str, list[Callable[..., Any]]] = {
     "embeddings": [Hashed, ResponseLoadings],
     "splits": [ByEntity],
     "metrics": [lambda: PEARSON, lambda: L2],
+    "composites": [lambda: GAIN],
     "datasets": [Toy],
     "graphs": [Ring],
     "features": [Scale],
@@ -445,6 +451,11 @@ SPLITS = [
 ]
 
 
+def _against_the_best(means, base):
+    gain = np.nan_to_num(means - base).mean(axis=1)
+    return gain / max(np.abs(gain).max(), 1e-9)
+
+
 # ---- broken metrics -----------------------------------------------------------------------------------------------
 def _changed(metric: Metric, fn: Callable[..., Any], **facts: Any) -> Callable[..., Metric]:
     return lambda: replace(metric, fn=fn, **facts)
@@ -485,6 +496,13 @@ def tolerant() -> Metric:
 
 METRICS = [
     (metrics.metric_declares_itself, lambda: replace(L2, source=" ")),
+    (metrics.metric_declares_itself, lambda: replace(L2, about="")),
+    (metrics.metric_declares_itself, lambda: replace(L2, space="umap2")),
+    (composites.composite_declares_itself, lambda: replace(GAIN, parts=("pearson_all", "pearson_all"))),
+    (composites.composite_declares_itself, lambda: replace(GAIN, base="")),
+    (composites.composite_stays_in_range, lambda: replace(GAIN, upper=0.001)),
+    (composites.composite_stays_in_range, lambda: replace(GAIN, fn=lambda means, base: (means - base).mean(axis=1))),
+    (composites.composite_stays_in_range, lambda: replace(GAIN, fn=_against_the_best)),
     (metrics.metric_gives_one_value_per_row, _changed(L2, lambda p, t, m: np.nanmean(_l2(p, t, m)))),
     (metrics.metric_truth_is_best, lambda: replace(L2, best="high")),
     (metrics.metric_truth_is_best, _changed(PEARSON, lambda p, t, m: 0.5 * _pearson(p, t, m))),

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from oracles import _metric_compare as compare
 from oracles._metric_cases import FILES, PREDICTORS, pair_of_arrays
+from scipy import stats
 
 from embbench.core import Truth
-from embbench.numerics import de
+from embbench.numerics import de, distances
 from embbench.registry import default
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -75,6 +76,23 @@ def test_five_e_distances_of_samples_of_one_size_by_the_metrics_themselves() -> 
     for variant, (oracle, name) in compare.FIVE.items():
         theirs = compare.expected(oracle)["cases"]["kang18"]["values"]["mixed"][name]
         assert METRICS[variant](case.predicted["mixed"], truth) == pytest.approx(np.array(theirs), abs=1e-6)
+
+
+def test_gaussian_mmd_of_one_width_is_pertpys() -> None:
+    case = compare.case_of("kang18")
+    for predictor in PREDICTORS:
+        stored = compare.expected("pertpy")["cases"]["kang18"]["values"][predictor]["mmd_rbf"]
+        pairs = zip(case.predicted[predictor].astype("f8"), case.observed.astype("f8"), strict=True)
+        found = [distances.mmd_rbf(x, y, [1 / x.shape[1]], unbiased=False) for x, y in pairs]
+        assert found == pytest.approx(stored, abs=1e-9)
+
+
+def test_exact_wasserstein_is_the_optimum_of_the_linear_programme() -> None:
+    case = compare.case_of("kang18")
+    found = compare.score(METRICS["wasserstein_exact_w1_all"], "kang18", "mixed")
+    for row in range(2):
+        x, y = (cells[row].astype(np.float64) for cells in (case.predicted["mixed"], case.observed))
+        assert found[row] == pytest.approx(stats.wasserstein_distance_nd(x, y), abs=1e-6)
 
 
 def test_linear_mmd_and_squared_energy_distance_see_the_means_alone() -> None:
@@ -172,8 +190,10 @@ def test_page_is_up_to_date_with_the_registry() -> None:
     assert metrics_page.five(default()) in text
     assert metrics_page.ties(default()) in text
     assert metrics_page.design() in text
-    rows = set(re.findall(r"^\| `([a-z0-9_]+)` \| ([^|]+) \| (?:`([A-Za-z0-9_]+)`|loops[^|]+) \|", text, re.MULTILINE))
-    known = {(p.variant, compare.package(p.oracle), "" if p.oracle == "sklearn_scipy" else p.name) for p in PAIRS}
+    rows = set(
+        re.findall(r"^\| `([a-z0-9_]+)` \| ([^|]+) \| (?:`([A-Za-z0-9_]+)`|functions and loops) \|", text, re.MULTILINE)
+    )
+    known = {(p.variant, compare.package(p.oracle), "" if p.oracle in compare.LOOPS else p.name) for p in PAIRS}
     assert known <= {(v, package.strip(), name) for v, package, name in rows}
     powers = [int(x) for x in re.findall(r"<= 1e(-?\d+)", text)]
     assert powers

@@ -60,9 +60,8 @@ def test_parameters_fit(entry: Entry) -> None:
 
 @pytest.mark.parametrize("entry", entries("embeddings"), ids=named(entries("embeddings")))
 def test_embeddings_state_what_they_hold(entry: Entry) -> None:
-    own = bool(entry.needs_file) and entry.argument in OWN_FILE
     assert entry.modality in MODALITIES, f"{entry.name}: modality {entry.modality!r}"
-    assert entry.holds or own, f"{entry.name}: holds is empty (knowledge, controls, responses, none ...)"
+    assert entry.information != "unknown" or entry.needs_file, f"{entry.name}: information is not declared"
     if not entry.missing():
         thing = entry.load()
         assert thing.oracle == entry.name.startswith("oracle_"), "oracle_ in the name and oracle = True go together"
@@ -74,7 +73,8 @@ def test_metric_names_say_the_gene_set() -> None:
     for entry in entries("metrics"):
         metric = entry.make()
         assert isinstance(metric, Metric)
-        assert entry.name.endswith(f"_{metric.genes}"), f"{entry.name} scores {metric.genes}"
+        ends = metric.genes if metric.space == "genes" else metric.space
+        assert entry.name.endswith(f"_{ends}"), f"{entry.name} scores {metric.genes} in {metric.space}"
     assert not {"r2", "edistance", "mmd"} & {e.name for e in entries("metrics")}, "a bare name hides the definition"
 
 

@@ -13,12 +13,10 @@ import numpy as np
 
 from embbench.core import CellView, PerturbationDataset, Truth, view_cells
 from embbench.numerics.moments import batch_weights
-from embbench.numerics.resample import Strata, batch_scale, draw_batches
+from embbench.numerics.resample import Strata, batch_scale, draw_batches, signal_share
 
 LEAST_CELLS = 4  # two cells in each half
 LEAST_BATCHES = 5  # with fewer, a draw of batches says nothing of their variance
-LEAST_ROWS = 4  # with fewer, the spread of effect sizes is not known
-LEAST_SHARE = 1e-6
 SPLITS = 20  # random splits that tell the sampling error of a squared size
 MEMORY = 1 << 28  # bytes of resampled effects that are held at once
 KINDS = ("noise", "boot", "plain", "twin", "batches")
@@ -104,7 +102,7 @@ class Resampler:
         """
         out = np.zeros((len(columns), *self.point.shape), np.float32)
         for context in np.unique(self._context[sorted(self._plan)]).tolist():
-            pool = self._pool(context)
+            pool = _read_pool(self._view, context, self._matching, self.shared)
             controls = None if self.shared else self._control_columns(pool, context, columns)
             for i in self._members(context):
                 row = self._plan[i]
@@ -118,11 +116,11 @@ class Resampler:
     def _prepare(self) -> None:
         """Read everything once: batches, weights, observed effects, how far batches differ."""
         for context in np.unique(self._context).tolist():
-            pool = self._pool(context)
+            pool = _read_pool(self._view, context, self._matching, self.shared)
             self._batches = max(self._batches, len(pool.codes))
             known = self.shared or pool.strata.freedom > 0
             for i in np.flatnonzero(self._context == context).tolist():
-                batch = self._merged(self._view.perturbed_batches(i))
+                batch = _merged(self._view.perturbed_batches(i), self._matching)
                 kept = np.flatnonzero(np.isin(batch, pool.codes))
                 if not len(kept):
                     continue
@@ -142,7 +140,7 @@ class Resampler:
         fixed = np.zeros(len(noise)) if self.shared else pool.noise[row.theirs]
         self.noise[i] = row.weight**2 @ (noise + fixed)
         number, code = int(self._rows[i]), row.strata.code
-        splits = [self._shift("noise", row.strata, PERTURBED, number, (s,)) for s in range(SPLITS)]
+        splits = [_shift(self._seed, "noise", row.strata, PERTURBED, number, (s,)) for s in range(SPLITS)]
         moved = (np.stack(splits) * row.weight[code]).astype(np.float32) @ cells
         size = np.square(moved, dtype=np.float64).sum(axis=1)
         self._error[i] = np.var(size + 2 * moved @ self.point[i], ddof=1)
@@ -155,6 +153,11 @@ class Resampler:
         self.noise[i] += variance
         return replace(row, scale=scale)
 
+    def signal_share(self, effects: np.ndarray) -> np.ndarray:
+        """Share (m,) of the squared size of effects (m, g) that is not noise; see `numerics.resample.signal_share`."""
+        groups = np.where(self.usable, self._context, -1)
+        return signal_share(np.square(effects, dtype=np.float64).sum(axis=1), self.noise, self._error, groups)
+
     def stand_in(self, effects: np.ndarray) -> np.ndarray:
         """Noise-free stand-in of effects (m, g): each row shrunk to the size that its noise leaves it, float32.
 
@@ -163,24 +166,6 @@ class Resampler:
         right (Ghosh 1992, Journal of the American Statistical Association 87:533, constrained shrinkage).
         """
         return (effects * np.sqrt(self.signal_share(effects))[:, None]).astype(np.float32)
-
-    def signal_share(self, effects: np.ndarray) -> np.ndarray:
-        """Share (m,) of the squared size of effects (m, g) that is not noise, above 0 and at most 1.
-
-        ``|t|^2 - noise`` estimates the squared size of the noise-free effect. Within a context these estimates are
-        drawn together as far as their spread is no larger than their own sampling error (James and Stein 1961; Efron
-        and Morris 1973, Journal of the American Statistical Association 68:117). Never 0: an effect that is all noise
-        still points somewhere, so that directions stay defined.
-        """
-        size = np.square(effects, dtype=np.float64).sum(axis=1)
-        signal = size - self.noise
-        for context in np.unique(self._context[self.usable]).tolist():
-            rows = np.flatnonzero((self._context == context) & self.usable)
-            spread = signal[rows].var(ddof=1) if len(rows) >= LEAST_ROWS else 0.0
-            if spread > 0:
-                centre = signal[rows].mean()
-                signal[rows] = centre + max(0.0, 1.0 - self._error[rows].mean() / spread) * (signal[rows] - centre)
-        return np.clip(signal / np.where(size > 0, size, 1.0), LEAST_SHARE, 1.0)
 
     def as_errors(self, moved: np.ndarray, number: int) -> np.ndarray:
         """Deviations (m, g) of resample ``number``, brought to the sizes that sampling errors have, float32.
@@ -192,48 +177,17 @@ class Resampler:
         wanted = self.noise * self._sizes[:, number % SPLITS]
         return (moved * np.sqrt(np.where(size > 0, wanted / np.where(size > 0, size, 1.0), 0.0))[:, None]).astype("f4")
 
-    def _pool(self, context: int) -> _Pool:
-        batch = self._merged(self._view.batches(context))
-        other = batch if self.shared else self._merged(replace(self._view, half="A").batches(context))
-        codes = np.intersect1d(batch, other)
-        kept = np.flatnonzero(np.isin(batch, codes))
-        order = kept[np.argsort(batch[kept], kind="stable")]
-        strata = Strata(np.array([(batch == c).sum() for c in codes.tolist()], dtype=np.int64))
-        half_a = np.array([(other == c).sum() for c in codes.tolist()], dtype=np.int64)
-        cells = self._view.controls(context)[order]
-        mean, noise = _moments(cells, strata)
-        return _Pool(cells, strata, codes, (strata.size + half_a) / 2, mean, noise)
-
-    def _merged(self, batch: np.ndarray) -> np.ndarray:
-        return np.zeros_like(batch) if self._matching == "pooled" else batch
-
-    def _rng(self, kind: str, who: int, number: int, path: tuple[int, ...]) -> np.random.Generator:
-        return np.random.default_rng([self._seed, KINDS.index(kind), who, number, len(path), *path])
-
-    def _shift(self, kind: str, strata: Strata, who: int, number: int, path: tuple[int, ...]) -> np.ndarray:
-        """Deviations (n,) of batch means under one column, batches as they are."""
-        rng = self._rng(kind, who, number, path)
-        if kind == "noise":
-            return strata.split(rng)
-        drawn = strata.draw(rng)
-        if kind != "boot":
-            return strata.shift(drawn, rescale=False)
-        if len(path) == 1:
-            return strata.shift(drawn)
-        first = strata.draw(self._rng(kind, who, number, path[:1]))
-        return strata.shift(first) + strata.shift(strata.draw(rng, first), first)
-
     def _control_columns(self, pool: _Pool, context: int, columns: Sequence[Column]) -> np.ndarray:
         """Deviations of the control means of each batch, shape (b, k, g), float32."""
         strata = pool.strata
-        shift = np.stack([self._shift(kind, strata, CONTROLS, context, path) for kind, path in columns])
+        shift = np.stack([_shift(self._seed, kind, strata, CONTROLS, context, path) for kind, path in columns])
         out = np.empty((len(strata.size), len(columns), pool.cells.shape[1]), np.float32)
         for b, (start, size) in enumerate(zip(strata.start, strata.size, strict=True)):
             part = slice(start, start + size)
             out[b] = shift[:, part].astype(np.float32) @ pool.cells[part]
         for k, (kind, path) in enumerate(columns):
             for steps in _borrowing(kind, path, strata):
-                alone, cells, factors = strata.lend(self._rng(kind, CONTROLS, context, (*steps, 0)))
+                alone, cells, factors = strata.lend(_stream(self._seed, kind, CONTROLS, context, (*steps, 0)))
                 away = pool.cells[cells] - pool.mean[strata.code[cells]]
                 out[alone, k] += (factors[:, None] * away).astype(np.float32)
         return out
@@ -252,12 +206,13 @@ class Resampler:
                 drawn, moved[k] = self._batch_stage(kind, row, number, path)
             if kind == "plain" and drawn is not None:
                 weights[k] = row.weight + moved[k]
-                perturbed[k] = self._two_stage(row, drawn, weights[k], number, path)
+                rng = _stream(self._seed, kind, PERTURBED, number, path)
+                perturbed[k] = row.strata.two_stage(rng, drawn, weights[k], row.weight)
                 continue
-            perturbed[k] = self._shift(kind, row.strata, PERTURBED, number, path) * row.weight[code]
+            perturbed[k] = _shift(self._seed, kind, row.strata, PERTURBED, number, path) * row.weight[code]
             perturbed[k] += (moved[k] / row.strata.size)[code]
             for steps in _borrowing(kind, path, row.strata):
-                alone, lent, factors = row.strata.lend(self._rng(kind, PERTURBED, number, (*steps, 0)))
+                alone, lent, factors = row.strata.lend(_stream(self._seed, kind, PERTURBED, number, (*steps, 0)))
                 perturbed[k] += row.strata.borrowed(factors * row.weight[alone], lent)
         out = perturbed.astype(np.float32) @ cells
         out -= (moved @ pool.mean[row.theirs]).astype(np.float32)
@@ -268,27 +223,50 @@ class Resampler:
 
     def _batch_stage(self, kind: str, row: _Row, number: int, path: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
         """Batches drawn (b,), and what that adds to the weights of the batches (b,)."""
-        rng = self._rng("batches", KINDS.index(kind), number, path[:1])
+        rng = _stream(self._seed, "batches", KINDS.index(kind), number, path[:1])
         slots, weight = draw_batches(row.weight, rng, self._how)
         if kind == "plain":
             return slots, weight - row.weight
         if len(path) > 1:
-            again = self._rng("batches", KINDS.index(kind), number, path)
+            again = _stream(self._seed, "batches", KINDS.index(kind), number, path)
             slots, weight = draw_batches(row.weight, again, self._how, slots)
         return slots, row.scale * (weight - row.weight)
 
-    def _two_stage(
-        self, row: _Row, slots: np.ndarray, weight: np.ndarray, number: int, path: tuple[int, ...]
-    ) -> np.ndarray:
-        """Coefficients (n,) of batches drawn and then cells of each draw, minus those of the observed effect."""
-        times = np.bincount(slots, minlength=len(weight))
-        size, start = row.strata.size, row.strata.start
-        code = np.repeat(np.arange(len(size)), times * size)
-        rng = self._rng("plain", PERTURBED, number, path)
-        drawn = start[code] + (rng.random(len(code)) * size[code]).astype(np.int64)
-        per_cell = weight / np.maximum(times * size, 1)
-        mine = row.strata.code
-        return np.bincount(drawn, minlength=len(mine)) * per_cell[mine] - (row.weight / size)[mine]
+
+def _read_pool(view: CellView, context: int, matching: str, shared: bool) -> _Pool:  # noqa: FBT001
+    """Half-B controls of a context in the batches that have both halves."""
+    batch = _merged(view.batches(context), matching)
+    other = batch if shared else _merged(replace(view, half="A").batches(context), matching)
+    codes = np.intersect1d(batch, other)
+    kept = np.flatnonzero(np.isin(batch, codes))
+    order = kept[np.argsort(batch[kept], kind="stable")]
+    strata = Strata(np.array([(batch == c).sum() for c in codes.tolist()], dtype=np.int64))
+    half_a = np.array([(other == c).sum() for c in codes.tolist()], dtype=np.int64)
+    cells = view.controls(context)[order]
+    mean, noise = _moments(cells, strata)
+    return _Pool(cells, strata, codes, (strata.size + half_a) / 2, mean, noise)
+
+
+def _merged(batch: np.ndarray, matching: str) -> np.ndarray:
+    return np.zeros_like(batch) if matching == "pooled" else batch
+
+
+def _stream(seed: int, kind: str, who: int, number: int, path: tuple[int, ...]) -> np.random.Generator:
+    return np.random.default_rng([seed, KINDS.index(kind), who, number, len(path), *path])
+
+
+def _shift(seed: int, kind: str, strata: Strata, who: int, number: int, path: tuple[int, ...]) -> np.ndarray:
+    """Deviations (n,) of batch means under one column, batches as they are."""
+    rng = _stream(seed, kind, who, number, path)
+    if kind == "noise":
+        return strata.split(rng)
+    drawn = strata.draw(rng)
+    if kind != "boot":
+        return strata.shift(drawn, rescale=False)
+    if len(path) == 1:
+        return strata.shift(drawn)
+    first = strata.draw(_stream(seed, kind, who, number, path[:1]))
+    return strata.shift(first) + strata.shift(strata.draw(rng, first), first)
 
 
 def _borrowing(kind: str, path: tuple[int, ...], strata: Strata) -> list[tuple[int, ...]]:

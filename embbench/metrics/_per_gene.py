@@ -18,8 +18,8 @@ def by_gene(scored: np.ndarray, context: np.ndarray, part: Part) -> np.ndarray:
     ----------
     scored : (n, g) bool; rows without a scored entry have no value and are not given to ``part``.
     context : (n,) codes.
-    part : ``part(rows, genes)`` with row numbers (m,) of one context and a slice of b genes gives the statistic (b,) and
-        what it becomes without each of these rows (b, m); NaN where undefined.
+    part : ``part(rows, genes)`` with row numbers (m,) of one context and a slice of b genes gives the statistic (b,)
+        and what it becomes without each of these rows (b, m); NaN where undefined.
 
     Returns
     -------

@@ -98,7 +98,7 @@ def _condition_area(pred: np.ndarray, truth: Truth, mask: np.ndarray, *, area: A
 
 
 def _gene_area(pred: np.ndarray, truth: Truth, mask: np.ndarray, *, area: Areas) -> np.ndarray:
-    """Mean of the area over the classes that the gene has in some of the context's tested conditions and not in others."""
+    """Mean of the area over the classes that the gene has in some of the context's tested conditions, not in all."""
     labels, scored = _labels(truth, mask)
 
     def part(rows: np.ndarray, genes: slice) -> tuple[np.ndarray, np.ndarray]:
@@ -141,8 +141,8 @@ WHERE = {
     "values are its linearisation: their mean over the context is the score, one of them may leave 0..1)",
 }
 COUNTED = (
-    "The predicted class is the most probable, every tie is none. Classes absent from the truth of the {where} are left "
-    "out (to predict them costs the others recall); precision of a class that is never predicted is 0."
+    "The predicted class is the most probable, every tie is none. Classes absent from the truth of the {where} are "
+    "left out (to predict them costs the others recall); precision of a class that is never predicted is 0."
 )
 RANKED = "A class counts where the {where} has tested entries of it and of others; equal probabilities are ties."
 

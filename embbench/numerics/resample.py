@@ -11,6 +11,9 @@ from functools import cached_property
 
 import numpy as np
 
+LEAST_ROWS = 4  # with fewer, the spread of effect sizes is not known
+LEAST_SHARE = 1e-6
+
 
 @dataclass(frozen=True)
 class Strata:
@@ -125,6 +128,46 @@ class Strata:
         code = self.code
         out = np.bincount(cells, amounts, minlength=len(code))
         return out - (np.bincount(code[cells], amounts, minlength=len(self.size)) / self.size)[code]
+
+    def two_stage(self, rng: np.random.Generator, slots: np.ndarray, weight: np.ndarray, own: np.ndarray) -> np.ndarray:
+        """Coefficients (n,) of batches ``slots`` and then cells of each of them, minus those of the weighted mean.
+
+        ``weight`` and ``own`` are the weights (b,) of the batches in the draw and in the mean.
+        """
+        times = np.bincount(slots, minlength=len(weight))
+        code = np.repeat(np.arange(len(self.size)), times * self.size)
+        drawn = self.start[code] + (rng.random(len(code)) * self.size[code]).astype(np.int64)
+        count = np.bincount(drawn, minlength=len(self.code))
+        return count * (weight / np.maximum(times * self.size, 1))[self.code] - (own / self.size)[self.code]
+
+
+def signal_share(size: np.ndarray, noise: np.ndarray, error: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Share of the squared size of noisy effects that is signal, shape (m,), above 0 and at most 1.
+
+    ``size - noise`` estimates the squared size of the noise-free effect. Within a group of four or more these estimates
+    are drawn together as far as their spread is no larger than their own sampling error (James and Stein 1961; Efron
+    and Morris 1973, Journal of the American Statistical Association 68:117). Never 0: an effect that is all noise still
+    points somewhere, so that directions stay defined.
+
+    Parameters
+    ----------
+    size, noise : (m,) squared sizes of the effects, and what of them is expected to be noise.
+    error : (m,) sampling variance of ``size``.
+    groups : (m,) codes; rows of a negative one are left on their own.
+
+    Examples
+    --------
+    >>> signal_share(np.array([4.0]), np.array([1.0]), np.zeros(1), np.zeros(1)).tolist()
+    [0.75]
+    """
+    signal = size - noise
+    for code in np.unique(groups[groups >= 0]).tolist():
+        rows = np.flatnonzero(groups == code)
+        spread = signal[rows].var(ddof=1) if len(rows) >= LEAST_ROWS else 0.0
+        if spread > 0:
+            centre = signal[rows].mean()
+            signal[rows] = centre + max(0.0, 1.0 - error[rows].mean() / spread) * (signal[rows] - centre)
+    return np.clip(signal / np.where(size > 0, size, 1.0), LEAST_SHARE, 1.0)
 
 
 def draw_batches(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from embbench.report.sheets import Line, Sheet
 if TYPE_CHECKING:
     import pandas as pd
 
+_WHERE = ("dataset", "split", "metric")
+
 
 def answer_sheets(frames: Mapping[str, pd.DataFrame]) -> list[Sheet]:
     """Sheets of ``decomposition``, ``choice``, ``by_information`` and ``ranks`` (those given and not empty).
@@ -25,7 +28,15 @@ def answer_sheets(frames: Mapping[str, pd.DataFrame]) -> list[Sheet]:
     """
     makers = {"decomposition": _decomposition, "choice": _choice, "by_information": _information, "ranks": _ranks}
     out = [make(frames[name]) for name, make in makers.items() if name in frames and len(frames[name])]
-    return [sheet for sheet in out if sheet.sections[0][1]]
+    return [_without_constants(sheet) for sheet in out if sheet.sections[0][1]]
+
+
+def _without_constants(sheet: Sheet) -> Sheet:
+    """Metric, dataset and split stand in the title where all lines have the same."""
+    same = [c for c in _WHERE if c in sheet.columns and len(set(sheet.cells_of(sheet.columns.index(c)))) == 1]
+    words = [sheet.title, *(sheet.cells_of(sheet.columns.index(c))[0] for c in same)]
+    kept = sheet.keep([i for i, name in enumerate(sheet.columns) if name not in same])
+    return replace(kept, title=" · ".join(words))
 
 
 def _decomposition(frame: pd.DataFrame) -> Sheet:
@@ -91,8 +102,8 @@ def _information(frame: pd.DataFrame) -> Sheet:
         "A description: the best is the best of many. beat: configurations that beat their own permutations, of those"
         " that were judged. progress: from the floor (0 %) to the noise ceiling (100 %).",
     )
-    columns = ("metric", "dataset", "split", "information", "emb.", "beat", "mean progress", "best progress", "score")
-    columns = (*columns, "best")
+    numbers = ("emb.", "beat", "mean progress", "best progress", "score")
+    columns = ("metric", "dataset", "split", "information", *numbers, "best")
     texts = _texts(columns, 4) | {"best"}
     return Sheet("By information", columns, (("", tuple(lines)),), legend, texts)
 

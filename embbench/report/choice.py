@@ -19,7 +19,14 @@ if TYPE_CHECKING:
 KINDS = ("simple", "complex")
 ERRORS = ("l2", "mse", "rmse", "mae", "edistance", "mmd", "wasserstein", "ks")  # families of metrics where low is best
 _SIDE = ("embedding", "head", "settings", "inner", "trials", "budget", "mean")
-COLUMNS = ("metric", "subset", *BOARD, "select", "chosen", *(f"{kind}_{c}" for kind in KINDS for c in _SIDE))
+COLUMNS: tuple[str, ...] = (
+    "metric",
+    "subset",
+    *BOARD,
+    "select",
+    "chosen",
+    *(f"{kind}_{c}" for kind in KINDS for c in _SIDE),
+)
 COLUMNS = (*COLUMNS, "same_budget", "difference", "low", "high", "n_units", "n_conditions", "p", "p_holm", "better")
 
 
@@ -46,10 +53,10 @@ def choices(
         `COLUMNS`: for each side the embedding, the head and settings with the best mean inner score on it, that score,
         the largest number of selection trials of a run and the budget allowed, and the outer mean (over all conditions,
         fallback included); the outer difference simple - complex on the conditions that both cover (positive: the
-        simple one is better), its cluster-bootstrap interval and paired sign-flip p, Holm over the board. ``chosen`` marks
-        the embeddings with the best inner score of each side: the one comparison that nobody picked by outer scores, whose
-        own ``p`` is valid as it stands. ``better`` is ``simple``, ``complex`` or "–", for the chosen row by ``p``, for
-        the others by Holm's. Inner scores choose, outer scores never do.
+        simple one is better), its cluster-bootstrap interval and paired sign-flip p, Holm over the board. ``chosen``
+        marks the embeddings with the best inner score of each side: nobody picked that comparison by outer scores, so
+        that its own ``p`` is valid as it stands. ``better`` is ``simple``, ``complex`` or "–", for the chosen row by
+        ``p``, for the others by Holm's. Inner scores choose, outer scores never do.
     """
     import pandas as pd
 

@@ -18,7 +18,18 @@ if TYPE_CHECKING:
 
 SCREENS = 6  # independent ones, from which ranks are tested
 CRITICAL, DESCRIPTIVE = "critical difference", "descriptive"
-COLUMNS = ("metric", "subset", "split", "genes", "by", "entry", "mean_rank", "n_entries", "n_screens", "label")
+COLUMNS: tuple[str, ...] = (
+    "metric",
+    "subset",
+    "split",
+    "genes",
+    "by",
+    "entry",
+    "mean_rank",
+    "n_entries",
+    "n_screens",
+    "label",
+)
 COLUMNS = (*COLUMNS, "critical_difference", "friedman_p", "groups", "screens")
 ENTRIES = {"configuration": ("head", "embedding"), "embedding": ("embedding",), "head": ("head",)}
 
@@ -70,7 +81,7 @@ def ranks(
         sign = -1.0 if metrics[str(where[0])]["best"] == "low" else 1.0
         lines = pd.DataFrame(demsar(sign * wide.to_numpy(dtype=np.float64)))
         lines["entry"], lines["by"], lines["screens"] = wide.index.to_numpy(), by, "; ".join(map(str, wide.columns))
-        lines = lines.assign(**dict(zip(("metric", "subset", "split", "genes"), where, strict=True)))
+        lines = lines.assign(**dict(zip(("metric", "subset", "split", "genes"), map(str, where), strict=True)))
         out.append(lines.sort_values(["mean_rank", "entry"], kind="stable"))
     return pd.concat(out, ignore_index=True)[list(COLUMNS)] if out else pd.DataFrame(columns=list(COLUMNS))
 
@@ -180,24 +191,26 @@ def rank_boxes(
         names = board.table.iloc[shown][["head", "embedding", *extra]].reset_index(drop=True)
         mine = part["key"].isin(runs.loc[_same(runs, board.where), "key"]).to_numpy()
         home = folds[mine].drop_duplicates("row").set_index("row")["fold"].reindex(board.rows["row"]).to_numpy()
-        for (at, context), where in (
-            board.rows.assign(fold=home).groupby(["fold", "context"], observed=True).indices.items()
-        ):
-            finite = np.isfinite(values[:, where])
-            count = finite.sum(axis=1)
-            mean = np.divide(
-                np.where(finite, values[:, where], 0).sum(axis=1),
-                count,
-                out=np.full(len(shown), np.nan),
-                where=count > 0,
-            )
-            place = np.full(len(shown), np.nan)
-            place[count > 0] = rankdata(-sign * np.round(mean[count > 0], 12))
-            box = names.assign(**board.where, fold=at, context=context, mean=mean, rank=place)
+        place = board.rows.assign(fold=home)[["fold", "context"]].drop_duplicates().sort_values(["fold", "context"])
+        for at, context in place.itertuples(index=False):
+            where = (home == at) & (board.rows["context"] == context).to_numpy()
+            mean, rank = _box(values[:, where], sign)
+            box = names.assign(**board.where, fold=at, context=context, mean=mean, rank=rank)
             out.append(box.sort_values(["rank", "head", "embedding"], kind="stable"))
     if not out:
         return pd.DataFrame(columns=columns)
     return pd.concat(out, ignore_index=True).assign(metric=metric, subset=subset, label=DESCRIPTIVE)[columns]
+
+
+def _box(values: np.ndarray, sign: float) -> tuple[np.ndarray, np.ndarray]:
+    """Means and ranks (k,) of ``values`` (k, r); NaN where nothing is defined."""
+    finite = np.isfinite(values)
+    count = finite.sum(axis=1)
+    total = np.where(finite, values, 0.0).sum(axis=1)
+    mean = np.divide(total, count, out=np.full(len(values), np.nan), where=count > 0)
+    rank = np.full(len(values), np.nan)
+    rank[count > 0] = rankdata(-sign * np.round(mean[count > 0], 12))
+    return mean, rank
 
 
 def _same(runs: pd.DataFrame, where: Mapping[str, str]) -> np.ndarray:

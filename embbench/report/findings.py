@@ -19,9 +19,18 @@ if TYPE_CHECKING:
 POOLED = "all datasets"
 _MEASURES = [f"{p}{s}" for p in PARTS for s in ("", "_low", "_high", "_min", "_max")]
 _MEASURES += [f"embedding_minus_head{s}" for s in ("", "_low", "_high")]
-DECOMPOSITION = ("metric", "subset", *BOARD, *_MEASURES, "answer", "note", "n_clusters", "n_blocks")
+DECOMPOSITION: tuple[str, ...] = ("metric", "subset", *BOARD, *_MEASURES, "answer", "note", "n_clusters", "n_blocks")
 DECOMPOSITION = (*DECOMPOSITION, "embeddings", "heads", "left_out")
-INFORMATION = ("metric", "subset", *BOARD, "information", "embeddings", "configurations", "mean_score", "best_score")
+INFORMATION: tuple[str, ...] = (
+    "metric",
+    "subset",
+    *BOARD,
+    "information",
+    "embeddings",
+    "configurations",
+    "mean_score",
+    "best_score",
+)
 INFORMATION = (*INFORMATION, "mean_progress", "best_progress", "best_embedding", "best_head", "beat_permuted", "judged")
 
 
@@ -74,7 +83,7 @@ def decomposition(
 def _line(members: list[Any], panel: Panel, bootstrap: int, seed: int) -> dict[str, Any]:
     about = {name: "; ".join(getattr(panel, name)) for name in ("embeddings", "heads", "left_out")}
     if len(panel.embeddings) < 2 or len(panel.heads) < 2:
-        return about | {"note": "no crossed panel of at least 2 embeddings and 2 heads", "answer": ""}
+        return about | {"note": "no crossed panel of 2 embeddings and 2 heads with enough coverage", "answer": ""}
     blocks = [b for i, (board, where) in enumerate(members) for b in blocks_of(board, panel, where, i)]
     present = sorted({b.dataset for b in blocks})
     blocks = [type(b)(b.values, b.share, b.cluster, present.index(b.dataset)) for b in blocks]
@@ -105,13 +114,13 @@ def by_information(board: pd.DataFrame, metrics: Mapping[str, Mapping[str, Any]]
     lines = []
     keep = (board["role"] == "method") & board["complete"] & board["enough_coverage"] & (board["embedding"] != "none")
     part = board[keep.to_numpy(dtype=bool)]
-    words = part["information"].where(part["information"] != "", "undeclared")
+    words = part["information"].where(~part["information"].isin(["", "none"]), "undeclared")
     for where, group in part.assign(information=words).groupby(["metric", "subset", *BOARD, "information"], sort=True):
         low = metrics[str(where[0])]["best"] == "low"
         group = group[group["mean"].notna()]
         if not len(group):
             continue
-        best = group.loc[group["mean"].idxmin() if low else group["mean"].idxmax()]
+        best = group.iloc[int(np.argmin(group["mean"]) if low else np.argmax(group["mean"]))]
         lines.append(
             dict(zip(["metric", "subset", *BOARD, "information"], where, strict=True))
             | {"embeddings": group["embedding"].nunique(), "configurations": len(group)}

@@ -12,6 +12,7 @@ from embbench.report.boards import NAMES, OTHER, STATUSES
 from embbench.report.floor import UNDEFINED
 from embbench.report.marks import FLAGS, INFORMATION, short_flags, short_information
 from embbench.report.pivots import context_sheets, group_sheets, problem_sheets
+from embbench.report.ranking import RANKED
 from embbench.report.sheets import SECTIONS, Line, Section, Sheet, by_board, decimals_of, describe, title, varies
 from embbench.report.stats import LEVEL, MIN_CLAIM, MIN_INTERVAL
 
@@ -70,7 +71,8 @@ def _rows(part: pd.DataFrame, names: Sequence[str], cells: Mapping[str, list[str
     ranks = [f"{v:g}" if np.isfinite(v) else "" for v in part["rank"].to_numpy(dtype=np.float64, na_value=np.nan)]
     totals = part[list(STATUSES)].sum(axis=1)
     shares = ["" if ok else f"†{d}/{n}" for ok, d, n in zip(part["complete"], part["done"], totals, strict=True)]
-    shares = [s or ("" if enough else "‡") for s, enough in zip(shares, part["enough_coverage"], strict=True)]
+    low = ~part["enough_coverage"] & part["role"].isin(RANKED)
+    shares = [share or ("‡" if few else "") for share, few in zip(shares, low, strict=True)]
     ranks = [rank or share for rank, share in zip(ranks, shares, strict=True)]
     labels = [part[c].astype(str).tolist() for c in names]
     return list(zip(ranks, *labels, *cells.values(), strict=True))
@@ -86,7 +88,7 @@ def _cells(part: pd.DataFrame) -> dict[str, list[str]]:
         if not part[column].notna().any():
             continue
         texts = _intervals(part, column, f"{column}_low", f"{column}_high", decimals_of(part, column), signed=True)
-        if name == "context_mean":  # the full interval is in the CSV; the terminal has 100 columns
+        if name == "context_mean" or "progress" in out:  # full intervals are in the CSV; the terminal has 100 columns
             texts = [text.partition(" ")[0] for text in texts]
         verdicts = part[f"beats_{name}"].tolist()
         said = set(verdicts) != {"–"}
@@ -100,7 +102,7 @@ def _cells(part: pd.DataFrame) -> dict[str, list[str]]:
     if part["pairs"].any():
         told = zip(part["pairs"], part["pairs_better"], part["pairs_worse"], strict=True)
         out["pairs"] = [f"+{up} -{down}" if n else "" for n, up, down in told]
-    if (part["information"] != "").any():
+    if any(short_information(v) for v in part["information"]):
         out["info"] = [short_information(v) for v in part["information"]]
     if (part["flags"] != "").any():
         out["flags"] = [short_flags(v) for v in part["flags"]]
@@ -230,12 +232,12 @@ def _progress_legend(part: pd.DataFrame) -> list[str]:
 
 def _marks_legend(part: pd.DataFrame) -> list[str]:
     out = []
-    if (~part["enough_coverage"] & part["complete"]).any():
+    if (~part["enough_coverage"] & part["complete"] & part["role"].isin(RANKED)).any():
         out.append("‡ too few conditions with a prediction of their own: listed, not ranked.")
     words = sorted({w for v in part["flags"] for w in v.split("; ") if w})
     if words:
         out.append(f"flags: {'; '.join(f'{FLAGS[w]} {w}' if w in FLAGS else w for w in words)}.")
-    kinds = sorted({w for v in part["information"] for w in v.split("; ") if w})
+    kinds = sorted({w for v in part["information"] for w in v.split("; ") if short_information(w)})
     if kinds:
         shown = [f"{INFORMATION[w]} = {w}" if INFORMATION.get(w, w) != w else w for w in kinds]
         out.append(f"info, what the embedding was made from: {'; '.join(shown)}.")

@@ -42,4 +42,4 @@ def short_information(words: str) -> str:
     >>> short_information("prior knowledge; responses elsewhere")
     'prior+elsewhere'
     """
-    return "+".join(INFORMATION.get(w, w) for w in words.split("; ") if w)
+    return "+".join(INFORMATION.get(w, w) for w in words.split("; ") if w not in ("", "none"))

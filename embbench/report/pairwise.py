@@ -16,7 +16,18 @@ if TYPE_CHECKING:
 
 KINDS = {"embeddings": "embedding", "heads": "head"}
 TESTED = ("method", "random")
-COLUMNS = ("kind", "shared", "first", "second", "mean_first", "mean_second", "difference", "low", "high", "n_units")
+COLUMNS: tuple[str, ...] = (
+    "kind",
+    "shared",
+    "first",
+    "second",
+    "mean_first",
+    "mean_second",
+    "difference",
+    "low",
+    "high",
+    "n_units",
+)
 COLUMNS = (*COLUMNS, "n_conditions", "p", "p_holm", "better")
 _PAIRS = 4000  # whose resamples are held at a time
 
@@ -55,7 +66,7 @@ def pairwise(
     table["p_holm"] = holm(np.where(table["n_units"] >= MIN_CLAIM, table["p"], np.nan))
     winner = np.where(table["difference"] > 0, first, second)
     carries = (ranked[["beats_permuted", "beats_context_mean"]] == "yes").any(axis=1).to_numpy()
-    size = np.fmax(table["mean_first"].abs(), table["mean_second"].abs()).to_numpy()
+    size = np.fmax(np.abs(found["mean_first"]), np.abs(found["mean_second"]))
     declared = (table["p_holm"] <= 1 - LEVEL + 1e-12).to_numpy() & (table["difference"].abs() > RESOLUTION * size)
     declared &= (kind == "heads") | carries[winner]
     named = np.where(table["difference"] > 0, table["first"], table["second"])

@@ -71,7 +71,7 @@ def leaderboard(
     UserError
         The metric is not among ``metrics``.
     """
-    options = {"bootstrap": bootstrap, "seed": seed, "coverage": coverage}
+    options: dict[str, Any] = {"bootstrap": bootstrap, "seed": seed, "coverage": coverage}
     return _ranked(scores, runs, ceilings, metrics, metric, subset, pairs=False, **options)[0]
 
 
@@ -91,7 +91,7 @@ def leaderboard_and_pairs(
 
     Parameters as in `leaderboard`; the pairs are described in `embbench.report.pairwise.pairwise`.
     """
-    options = {"bootstrap": bootstrap, "seed": seed, "coverage": coverage}
+    options: dict[str, Any] = {"bootstrap": bootstrap, "seed": seed, "coverage": coverage}
     return _ranked(scores, runs, ceilings, metrics, metric, subset, pairs=True, **options)
 
 
@@ -121,7 +121,8 @@ def _ranked(
         counts: dict[str, Any] = dict.fromkeys(_PAIRS, 0)
         if pairs:
             sample = board_plan(board, bootstrap, seed)
-            table, counts = pairwise(board, part, places, sample, sign=sign, seed=seed)
+            table, found = pairwise(board, part, places, sample, sign=sign, seed=seed)
+            counts = {column: found[column] for column in _PAIRS}
             tests.append(table.assign(**board.where))
         parts.append(part.assign(**counts))
     extra = varying(config)

@@ -49,7 +49,7 @@ def write_report(
         File name -> path. Everything but ``timings.csv`` depends on the results alone.
     """
     order = list(names) if names is not None else sorted(set(scores["metric"])) or sorted(metrics)
-    options = {"bootstrap": bootstrap, "seed": seed, "coverage": coverage}
+    options: dict[str, Any] = {"bootstrap": bootstrap, "seed": seed, "coverage": coverage}
     frames = report_frames(scores, runs, ceilings, metrics, facts, order, **options)
     texts = {f"{label}.csv": csv(frame) for label, frame in frames.items()}
     texts["leaderboard.md"] = _page(frames, order, metrics, facts)
@@ -72,7 +72,7 @@ def report_frames(
     choice, by_information, ranks, rank_boxes, problems, chosen, timings. Pairs, choices and rank boxes are of all
     conditions, the others also of the detectable ones. Parameters as in `write_report`.
     """
-    few = {"bootstrap": bootstrap, "seed": seed}
+    few: dict[str, Any] = {"bootstrap": bootstrap, "seed": seed}
     grouped = settings(runs)
     names = ("leaderboard", "pairwise", "by_context", "by_group", "decomposition", "choice", "rank_boxes")
     parts: dict[str, list[pd.DataFrame]] = {name: [] for name in names}
@@ -86,7 +86,7 @@ def report_frames(
         parts["choice"].append(choices(*bare, metric=name, coverage=coverage, **few))
         parts["rank_boxes"].append(rank_boxes(part, runs, metrics, metric=name, coverage=coverage))
         for subset in SUBSETS:
-            where = {"metric": name, "subset": subset, **few}
+            where: dict[str, Any] = {"metric": name, "subset": subset, **few}
             if subset != "all":
                 parts["leaderboard"].append(tables.leaderboard(*given, coverage=coverage, **where))
             parts["by_context"].append(tables.by_context(*given, **where))

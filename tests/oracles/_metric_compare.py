@@ -16,13 +16,14 @@ from oracles._metric_expected import read
 from embbench.core import CellView, Composite, Counts, DETable, Metric, Truth
 from embbench.registry import Registry
 
-ORACLES = ("cell_eval", "geomloss", "pertpy", "scperturb", "sklearn_scipy")
+ORACLES = ("cell_eval", "geomloss", "pertpy", "scperturb", "sklearn_scipy", "sklearn_scipy_de")
+LOOPS = ORACLES[-2:]  # they call variants by our names
 PACKAGES = {
     "cell_eval": ("cell-eval",),
     "geomloss": ("geomloss",),
     "pertpy": ("pertpy",),
     "scperturb": ("scperturb",),
-    "sklearn_scipy": ("scikit-learn", "scipy"),
+    **dict.fromkeys(LOOPS, ("scikit-learn", "scipy")),
 }
 TOLERANCE = 1e-6
 FIVE = {  # variant -> oracle, name there
@@ -101,8 +102,8 @@ def pairs(registry: Registry) -> list[Pair]:
     found += [Pair(v, "pertpy", name, turn) for v, (name, turn) in PERTPY.items()]
     found += [Pair(v, "scperturb", name) for v, name in SCPERTURB.items()]
     found += [Pair("edistance_half_euclidean_v_all", "geomloss", "energy")]
-    loops = expected("sklearn_scipy")["cases"]["kang18"]["values"]["perfect"]
-    found += [Pair(name, "sklearn_scipy", name) for name in loops]
+    for oracle in LOOPS:
+        found += [Pair(name, oracle, name) for name in expected(oracle)["cases"]["kang18"]["values"]["perfect"]]
     return sorted((p for p in found if p.variant in known), key=lambda p: (p.variant, p.oracle, p.name))
 
 

@@ -7,7 +7,7 @@ pertpy 1.0.3 (MIT). From the root of the repository: ``make oracles/pertpy``, or
     PYTHONPATH=tests .oracle/bin/python -W ignore -m oracles.pertpy_official
 
 X is the predicted, Y the observed sample; the distances of means are given effects as samples of one (``_effects``).
-``mmd`` is linear by default. Of those that embbench has: a kernel of width 1 / number of genes stands for "rbf".
+``mmd`` is linear by default; ``mmd_rbf`` has the one gamma 1 / number of genes.
 """
 
 from __future__ import annotations

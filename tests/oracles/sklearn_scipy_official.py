@@ -17,8 +17,9 @@ import warnings
 from collections.abc import Callable
 
 import numpy as np
+from oracles._de_loops import of_cells, of_effects
 from oracles._metric_cases import PREDICTORS, Case
-from oracles._metric_expected import read, write
+from oracles._metric_expected import write
 from scipy import stats
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist, pdist
@@ -158,6 +159,23 @@ def clouds(case: Case, cells: np.ndarray) -> dict[str, list[float]]:
     return found
 
 
+def strengths(case: Case, cells: np.ndarray) -> dict[str, list[float]]:
+    """Pearson correlation over conditions of the E-distances to controls, predicted and observed."""
+    out, basis = {}, case.basis.astype(np.float64)
+    for genes in (*WHOLE, "pca50"):
+        e: list[list[float]] = [[], []]
+        for row in range(len(cells)):
+            c = columns(case, row, "all" if genes == "pca50" else genes)
+            x, y, z = (part.astype(np.float64) for part in (cells[row], case.observed[row], case.controls))
+            x, y, z = (part @ basis if genes == "pca50" else part[:, c] for part in (x, y, z))
+            for found, part in zip(e, (x, y), strict=True):
+                found.append(2 * cdist(part, z).mean() - cdist(part, part).mean() - cdist(z, z).mean())
+        same = np.ptp(e[0]) < 1e-9
+        value = float("nan") if same else float(stats.pearsonr(*e).statistic)
+        out[f"pearson_edistance_euclidean_v_{genes}"] = [value] * len(cells)
+    return out
+
+
 def _distances(x: np.ndarray, y: np.ndarray, angles: np.ndarray) -> dict[str, float]:
     out = {}
     for name, metric in (("euclidean", "euclidean"), ("sqeuclidean", "sqeuclidean")):
@@ -234,53 +252,28 @@ def _areas(labels: np.ndarray, proba: np.ndarray) -> dict[str, float]:
     }
 
 
-def expression(case: Case, cells: np.ndarray) -> dict[str, list[float]]:
-    """DE metrics of predicted effects: precision and areas of |effect| for the significant genes, without cell-eval."""
-    found = read("cell_eval")["cases"][case.name]["values"]["observed"]
-    real = np.array(found["fdr"]).astype(np.float32) < 0.05
-    size, out = np.abs(case.effects(cells)), {}
-    for genes in WHOLE:
-        scored = np.array([np.isin(np.arange(real.shape[1]), columns(case, row, genes)) for row in range(len(real))])
-        rows = list(zip(real, size, scored, strict=True))
-        for k in (None, 50, 100, 200):
-            out[f"de_precision_{k or 'n'}_effects_{genes}"] = [_precision(r[s], x[s], k) for r, x, s in rows]
-        within = list(zip(real.T, size.T, scored.T, strict=True))
-        for level, units in (("condition", rows), ("gene", within)):
-            areas = [_area(r[s], x[s]) for r, x, s in units]
-            for i, name in enumerate(("auroc", "auprc", "auprc_gain")):
-                values = [a[i] for a in areas]
-                out[f"de_{name}_{level}_{genes}"] = values if level == "condition" else [_mean(values)]
-    return out
-
-
-def _precision(real: np.ndarray, size: np.ndarray, k: int | None) -> float:
-    """Hits among the genes with the largest sizes; ties at the border count their expectation."""
-    n = int(real.sum()) if k is None else min(k, int(real.sum()))
-    if not n:
-        return float("nan")
-    border = np.sort(size)[-n]
-    above, at = size > border, size == border
-    return float((real[above].sum() + real[at].mean() * (n - above.sum())) / n)
-
-
-def _area(real: np.ndarray, size: np.ndarray) -> tuple[float, float, float]:
-    if not 0 < real.sum() < len(real):
-        return (float("nan"),) * 3
-    precision = skm.average_precision_score(real, size)
-    return skm.roc_auc_score(real, size), precision, (precision - real.mean()) / (1 - real.mean())
-
-
 def _mean(values: list[float]) -> float:
     return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
 
 
 def run(case: Case) -> dict[str, dict[str, list[float]]]:
     """All predictors."""
-    warnings.simplefilter("ignore")
-    parts = {p: (vectors(case, x), ranks(case, x), clouds(case, x), classes(case, p), expression(case, x))
-             for p, x in ((p, case.predicted[p]) for p in PREDICTORS)}  # fmt: skip
-    return {p: {name: value for part in found for name, value in part.items()} for p, found in parts.items()}
+    parts = {}
+    for p in PREDICTORS:
+        x = case.predicted[p]
+        found = vectors(case, x), ranks(case, x), clouds(case, x), strengths(case, x), classes(case, p)
+        parts[p] = {name: value for part in found for name, value in part.items()}
+    return parts
+
+
+def run_de(case: Case) -> dict[str, dict[str, list[float]]]:
+    """All predictors, the metrics that need a DE table."""
+    cells = {p: case.predicted[p] for p in PREDICTORS}
+    return {p: of_effects(case, x, columns) | of_cells(case, x, columns) for p, x in cells.items()}
 
 
 if __name__ == "__main__":
-    write("sklearn_scipy", {"scikit-learn": "1.9.1", "scipy": "1.17.1", "numpy": "2.4.6"}, (), run)
+    warnings.simplefilter("ignore")
+    PINNED = {"scikit-learn": "1.9.1", "scipy": "1.17.1", "numpy": "2.4.6"}
+    write("sklearn_scipy", PINNED, (), run)
+    write("sklearn_scipy_de", PINNED, (), run_de)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.stats import rankdata
 
-from embbench.report.figures.labels import COLOURS, entries, modalities, modality_palette, palette, vectors
+from embbench.report.figures.labels import COLOURS, entries, modalities, modality_palette, palette, shortened, vectors
 from embbench.report.sheets import decimals_of
 
 if TYPE_CHECKING:
@@ -45,11 +45,12 @@ def heatmap(
     sign = _sign(bundle, facts["metric"])
     board = board.assign(name=vectors(board), signed=sign * board["mean"])
     wide = board.pivot_table(index="name", columns="head", values="signed", aggfunc="max", observed=True)
-    rows, columns = wide.max(axis=1), wide.max(axis=0)
-    wide = wide.loc[rows.sort_values(ascending=False, kind="stable").index[:MOST]]
-    wide = wide[columns.sort_values(ascending=False, kind="stable").index]
+    wide = wide.loc[wide.max(axis=1).sort_values(ascending=False, kind="stable").index[:MOST]]
+    wide = wide[wide.max(axis=0).sort_values(ascending=False, kind="stable").index]
     values = wide.to_numpy(dtype=np.float64)
-    figure.set_size_inches(2.2 + 0.85 * values.shape[1], 1.4 + 0.32 * values.shape[0])
+    rows, columns = shortened(wide.index), shortened(wide.columns)
+    below, beside = (max(map(len, names)) for names in (columns, rows))
+    figure.set_size_inches(1.5 + 0.08 * beside + 0.85 * values.shape[1], 1.0 + 0.05 * below + 0.32 * values.shape[0])
     axes = figure.add_subplot()
     finite = values[np.isfinite(values)]
     low, high = np.quantile(finite, 0.05), finite.max()
@@ -62,8 +63,8 @@ def heatmap(
         )
     i, j = np.unravel_index(np.nanargmax(values), values.shape)
     axes.add_patch(_frame(int(j), int(i)))
-    axes.set_xticks(range(values.shape[1]), wide.columns, rotation=35, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(values.shape[0]), wide.index)
+    axes.set_xticks(range(values.shape[1]), columns, rotation=35, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(values.shape[0]), rows)
     axes.set_title(f"{_title(facts)}\n{_axis_title(bundle, facts['metric'])}", fontsize=9, loc="left")
     return True
 
@@ -108,7 +109,8 @@ def _box_axes(
     values = {name: points["value"].to_numpy()[names == name] for name in dict.fromkeys(names)}
     kind = dict(zip(names, kinds, strict=True))
     ordered = sorted(values, key=lambda name: (order * float(np.median(values[name])), name))[:MOST]
-    figure.set_size_inches(max(4.8, 3.0 + 0.42 * len(ordered)), 3.8)
+    longest = max(map(len, shortened(ordered)))  # slanted names need room below and to the left
+    figure.set_size_inches(max(4.8, 3.0 + 0.42 * len(ordered)) + 0.04 * longest, 3.2 + 0.05 * longest)
     axes = figure.add_subplot()
     seen: set[str] = set()
     for i, name in enumerate(ordered):
@@ -122,7 +124,7 @@ def _box_axes(
         seen.add(kind[name])
         spread = (np.arange(len(values[name])) * 7919 % 13 / 13 - 0.5) * 0.45
         axes.scatter(i + spread, values[name], s=5, color=colour, marker=marker, alpha=0.6, linewidths=0.6, label=label)
-    axes.set_xticks(range(len(ordered)), ordered, rotation=40, ha="right", rotation_mode="anchor")
+    axes.set_xticks(range(len(ordered)), shortened(ordered), rotation=40, ha="right", rotation_mode="anchor")
     axes.grid(axis="y", color="#d4d9df", linewidth=0.6)
     return axes
 
@@ -188,7 +190,7 @@ def _bars(
         axes.barh(i, value, height=0.62, color=(*_rgb(colour), 0.35), edgecolor=colour)
         if np.isfinite(span).all():
             axes.plot(span, (i, i), color="#16191d", linewidth=1, marker="|", markersize=6)
-    axes.set_yticks(range(len(labels)), labels)
+    axes.set_yticks(range(len(labels)), shortened(labels))
     axes.invert_yaxis()
     axes.axvline(0, color="#16191d", linewidth=0.8)
     axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
@@ -238,7 +240,14 @@ def effect_norm(
     for name, (colour, marker) in palette(names).items():
         part = known[names == name]
         axes.scatter(
-            part["effect_norm"], part[metric], s=10, color=colour, marker=marker, alpha=0.6, linewidths=0.6, label=name
+            part["effect_norm"],
+            part[metric],
+            s=10,
+            color=colour,
+            marker=marker,
+            alpha=0.6,
+            linewidths=0.6,
+            label=shortened([name])[0],
         )
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

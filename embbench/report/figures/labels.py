@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#9a8f00", "#444b54")
 MARKERS = ("o", "s", "^", "D", "P", "X", "v", "_")
 NOT_SAID = "not said"
+LENGTH = 40  # characters of a label in a figure
 
 
 def vectors(frame: pd.DataFrame) -> np.ndarray:
@@ -50,6 +51,17 @@ def modalities(frame: pd.DataFrame, bundle: Mapping[str, Any]) -> np.ndarray:
         names = [row[c] for c in ("embedding", "context_embedding") if row.get(c, "none") not in ("none", "")]
         out.append((known.get(names[0], {}).get("modality") or NOT_SAID) if names else "none")
     return np.array(out, dtype=object)
+
+
+def shortened(names: Iterable[str]) -> list[str]:
+    """Names that leave room for the figure.
+
+    Examples
+    --------
+    >>> shortened(["ppi", "x" * 60])
+    ['ppi', 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx…']
+    """
+    return [name if len(name) <= LENGTH else f"{name[: LENGTH - 1]}…" for name in names]
 
 
 def modality_palette(bundle: Mapping[str, Any]) -> dict[str, tuple[str, str]]:

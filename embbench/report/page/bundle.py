@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FORMAT = 1
-_WHOLE = ("decomposition", "information", "ranks", "problems", "timings", "chosen")
+_WHOLE = ("decomposition", "by_information", "ranks", "problems", "timings", "chosen")
 PAIRS = 3000  # declared pairs that are kept, smallest p first
 _COORDINATES = ("metric", "subset", *BOARD, *NAMES, *OTHER, "role")
 _LEADERBOARD = (
@@ -72,7 +72,7 @@ def make_bundle(
     ----------
     frames : has attributes runs, scores, ceilings, metrics, facts (`embbench.grid.frames.Frames`).
     tables : report tables by name: leaderboard (all metrics and subsets stacked), by_context, pairwise, decomposition,
-        information, choice, ranks, problems, timings, chosen. Others are left out. Absent tables and columns leave
+        by_information, choice, ranks, problems, timings, chosen. Others are left out. Absent tables and columns leave
         their panel empty, with the reason.
     details : as described above; ``{}`` where there are none.
     provenance : versions, hashes, seeds, commands.

@@ -216,7 +216,7 @@ function decomposition(host, state) {
   const [row] = select("decomposition", boardOf(state));
   const parts = ["embedding", "head", "interaction"].filter((name) => row && finite(row[name]));
   const choice = select("choice", boardOf(state))[0];
-  const information = select("information", boardOf(state));
+  const information = select("by_information", boardOf(state));
   if (!parts.length) {
     host.replaceChildren(empty((row && row.note) || "No decomposition for this board: it needs progress of at least two embeddings crossed with at least two heads, all complete."));
   } else {

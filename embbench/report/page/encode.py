@@ -23,10 +23,10 @@ def number(value: float) -> str:
     >>> number(0.123456), number(-1234567.0), number(2.0), number(float("nan")), number(-0.05)
     ('.1235', '-1235000', '2', '', '-.05')
     """
-    if not math.isfinite(value):
-        return ""
     text = f"{value:.{DIGITS}g}"
-    if "e" in text and abs(value) >= 1:
+    if not math.isfinite(float(text)):  # the largest doubles round to infinity
+        return ""
+    if "e" in text and 1 <= abs(value) < 1e15:
         text = str(int(float(text)))
     if text.startswith("0."):
         return text[1:]
@@ -128,8 +128,8 @@ def plain(value: Any) -> Any:
     if isinstance(value, np.generic):
         return plain(value.item())
     if isinstance(value, float):
-        if not math.isfinite(value):
-            return None
         short = float(f"{value:.{DIGITS}g}")
+        if not math.isfinite(short):
+            return None
         return int(short) if short.is_integer() and abs(short) < 1e15 else short
     return value if value is None or isinstance(value, bool | int | str) else str(value)

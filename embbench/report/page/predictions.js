@@ -30,7 +30,7 @@ function predictions(host, state) {
   const grid = el("div", { class: "pair" });
   host.replaceChildren(bar, facts.length ? el("p", { class: "hint" }, facts.join(" · ")) : "", grid);
   const unit = part.unit ? ` (${part.unit})` : "";
-  scatterFigure(grid, "Predicted against observed", series, `observed effect${unit}`, `predicted effect${unit}`, "This prediction holds no values.", { identity: true, names: points.slice(0, top) });
+  scatterFigure(grid, "Predicted against observed", series, `observed effect${unit}`, `predicted effect${unit}`, "This prediction holds no values.", { identity: true, names: points.slice(0, Math.min(top, 12)) });
   const frame = el("figure", {}, el("figcaption", {}, el("b", {}, "Made of these training perturbations")));
   grid.append(frame);
   const near = (part.neighbours || []).slice(0, 12);
