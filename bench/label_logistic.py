@@ -1,4 +1,4 @@
-"""`label_logistic` on all genes at once against scikit-learn's ``LogisticRegression``, one fit per gene, in one process.
+"""`label_logistic` on all genes at once against one scikit-learn ``LogisticRegression`` per gene, in one process.
 
 Usage: ``python bench/label_logistic.py [--genes 5000] [--peer-genes 50]``. Simulated labels (features with a spectrum
 like principal components', signal in every gene, 5 to 30 % DE, 10 % untested). Both stop where no derivative of the
@@ -89,7 +89,8 @@ def main() -> None:
         ours, peers = float(np.median(times)), seconds * args.genes / len(some)
         off = [np.abs(p - exact).max() for p in (head.predict_proba(inputs)[:, some], peer)]
         print(
-            f"{rows} {features} {C:g} {weight} | {ours:.2f} | {peers:.1f} | {peers / ours:.1f}x | {off[0]:.1e}, {off[1]:.1e}",
+            f"{rows} {features} {C:g} {weight} | {ours:.2f} | {peers:.1f} | {peers / ours:.1f}x | "
+            f"{off[0]:.1e}, {off[1]:.1e}",
             flush=True,
         )
 

@@ -14,9 +14,9 @@ from scipy import stats
 from scipy.spatial.distance import cdist, pdist
 from sklearn.metrics.pairwise import linear_kernel, rbf_kernel
 
-from embbench.core import CellView, Metric, Truth
+from embbench.core import CellView, Truth
 from embbench.metrics import cell_moments, population
-from embbench.metrics._cells import choose, in_pca
+from embbench.metrics._cells import CellMetric, choose
 from embbench.numerics import distances, transport
 from embbench.numerics.distances import (
     edistance_euclidean_u,
@@ -28,7 +28,8 @@ from embbench.numerics.distances import (
     mmd_rbf,
 )
 
-METRICS = {n: m for f in (population, cell_moments) for n, m in vars(f).items() if isinstance(m, Metric)}
+METRICS = {n: m for f in (population, cell_moments) for n, m in vars(f).items() if isinstance(m, CellMetric)}
+METRICS |= {f"{n}_pca50": replace(m, space="pca50") for n, m in METRICS.items() if n in vars(population)}
 GAMMAS = (0.02, 0.3)
 
 
@@ -371,7 +372,7 @@ def test_what_cannot_be_compared_is_nan(name):
     assert np.isnan(values).tolist() == [i in (3, 4, 5, 8, 9) for i in range(10)]  # one cell, none, no gene
     assert np.isnan(metric(pred[:, :1], truth)).all()
     assert np.isnan(metric(pred, replace(truth, observed=np.zeros((10, 12), bool)))).all()
-    assert pickle.loads(pickle.dumps(metric)).about == metric.formula
+    assert pickle.loads(pickle.dumps(metric)).formula == metric.formula
     with pytest.raises(ValueError, match="no cells"):
         metric(pred, replace(truth, cells=None))
 
@@ -416,7 +417,7 @@ def test_pearson_of_energy_distances(seen):
         got = replace(base, genes=genes)(pred, truth)
         np.testing.assert_allclose(got, brute_pearson_edistance(pred, truth, genes), rtol=1e-7)
         assert len(set(got[::2])) == len(set(got[1::2])) == 1  # one number per context
-    got = population.pearson_edistance_euclidean_v_pca50(pred, truth)
+    got = replace(base, space="pca50")(pred, truth)
     np.testing.assert_allclose(got, brute_pearson_edistance(pred, truth, "all", truth.basis.astype(float)), rtol=1e-7)
 
 
@@ -437,5 +438,5 @@ def test_choice_of_cells_is_fixed_and_spread():
     np.testing.assert_array_equal(chosen, choose(cells, 50)[:, 0])
     assert len(set(chosen.tolist())) == 50
     assert 20 < (chosen >= 100).sum() < 35  # not the first of a sorted file
-    with pytest.raises(TypeError, match="population_metric"):
-        in_pca(Metric(np.subtract, "low", "definition"))
+    with pytest.raises(ValueError, match="cells must be one of equal, all, got 'some'"):
+        replace(population.edistance_euclidean_v, cells="some")

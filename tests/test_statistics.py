@@ -241,7 +241,7 @@ def test_other_variants_of_the_ceiling_are_not_mixed_in():
 def test_progress_interval_covers():
     """A planted progress of one half, joint noise: 95 % intervals hold it in 90 to 99 % of cases."""
     hits = []
-    for seed in range(100):
+    for seed in range(80):
         rng = np.random.default_rng([8, seed])
         hard = rng.normal(0, 0.5, (2, 30))
         unit = {n: rng.normal(0, 0.3, 30) + rng.normal(0, 0.2, (2, 30)) for n in ("floor", "score")}
@@ -363,13 +363,13 @@ def test_simulated_screens(planted):
     """A short run of bench/null_screens.py; acceptance asks for <= 16 of 200, and >= 80 % found."""
     null = bench("null_screens")
     found = []
-    for seed in range(6):
+    for seed in range(4):
         frames = null.screen_frames(9000 + seed, planted=planted, perturbations=40, genes=60)
         found.append(null.declared(frames, "l2_all", "full_a" if planted else ""))
     table = pd.DataFrame(found)
-    assert (table[["permuted", "context_mean", "pairs"]].sum(axis=1) > 0).sum() <= 2
+    assert (table[["permuted", "context_mean", "pairs"]].sum(axis=1) > 0).sum() <= 1
     if planted:
-        assert (table["found"] > 0).sum() >= 5
+        assert (table["found"] > 0).sum() >= 3
 
 
 # ---- embedding or head ---------------------------------------------------------------------------------------------
@@ -401,8 +401,8 @@ def test_shares_do_not_depend_on_units_of_a_context():
 @pytest.mark.parametrize("name", ["embedding", "head", "even"])
 def test_intervals_cover_planted_shares(name):
     """A short run of bench/decomposition_coverage.py; acceptance asks for 90 to 99 % of 200."""
-    held, mean, defined = bench("decomposition_coverage").coverage(name, 80, 60, resamples=200)
-    assert defined == 80
+    held, mean, defined = bench("decomposition_coverage").coverage(name, 60, 60, resamples=200)
+    assert defined == 60
     np.testing.assert_allclose(mean, bench("decomposition_coverage").SCENARIOS[name][0], atol=0.03)
     assert (held >= 0.85).all()
 

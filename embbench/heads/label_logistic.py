@@ -14,7 +14,7 @@ from embbench.heads._lbfgs import minimise
 from embbench.heads._smoother import positive, whole
 
 BLOCK = 1 << 18  # logits of a block of genes (2 MB): they stay in the processor's cache
-SUM_TOL = 100.0  # tolerance for the sum of the losses, in units of that for their mean
+SUM_TOL = 300.0  # tolerance for the sum of the losses, in units of that for their mean
 LARGE = 500.0  # differences of logits beyond which exponentials are shifted
 CONTRASTS = {2: np.array([[-0.5, 0.5]]), 3: np.array([[1, -1, 0], [1, 1, -2]]) / np.sqrt([[2], [6]])}
 
@@ -28,7 +28,7 @@ class LabelLogistic(LabelHead):
 
     All genes share the rotated features X V (V: eigenvectors of the centred X'X, which leave the penalty alone), where
     the Hessian without effects is diagonal for every gene; full-batch L-BFGS starts from the class frequencies with
-    that diagonal and ends where no derivative of the mean loss exceeds ``tol``, nor one of the whole sum 100 ``tol``
+    that diagonal and ends where no derivative of the mean loss exceeds ``tol``, nor one of the whole sum 300 ``tol``
     (which bounds the error of the weights, as the penalty's curvature is 1).
 
     Parameters

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -12,10 +12,12 @@ import numpy as np
 from embbench.core import Metric, Truth
 
 LEAST = 2  # with fewer cells than this on one side nothing is compared
-EQUAL = (
-    " x, y: k sampled and k observed cells of the condition, k = the smaller number (of the other cloud the first k of "
-    "a fixed permutation); log1p scale; NaN when k < 2 or no gene is scored."
-)
+PAIRED = {
+    "equal": " x, y: k sampled and k observed cells of the condition, k = the smaller number (of the other cloud the "
+    "first k of a fixed permutation); log1p scale; NaN when k < 2 or no gene is scored.",
+    "all": " x, y: all sampled and all observed cells of the condition; log1p scale; NaN below 2 cells or when no gene "
+    "is scored.",
+}
 
 Kernel = Callable[[np.ndarray, np.ndarray], float]
 
@@ -41,65 +43,85 @@ def place(cells: np.ndarray, keep: np.ndarray, basis: np.ndarray | None) -> np.n
     return scored if basis is None else scored @ basis[keep].astype(np.float64)
 
 
-def basis_of(truth: Truth, space: str) -> np.ndarray | None:
+@dataclass(frozen=True)
+class Frame:
+    """Where clouds are compared: ``genes`` or ``pcaK``, and whether equally many cells are taken of both."""
+
+    space: str = "genes"
+    cells: str = "equal"
+
+
+def basis_of(truth: Truth, frame: Frame) -> np.ndarray | None:
     """Basis (g, k) of a ``pcaK`` space, None for ``genes``."""
-    return None if space == "genes" else truth.basis
+    return None if frame.space == "genes" else truth.basis
 
 
 def clouds(
-    pred: np.ndarray, truth: Truth, mask: np.ndarray, space: str
+    pred: np.ndarray, truth: Truth, mask: np.ndarray, frame: Frame
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """Row, sampled and observed cells (both of shape (k, d)) of each row with a scored gene and k >= 2.
+    """Row, sampled and observed cells, of shape (k, d) and (l, d), of each row with a scored gene and enough cells.
 
     Energy distances, MMD and Wasserstein distances between finite samples depend on their size, so every entry and
-    the ceiling must agree in ``k``, the smaller of the numbers of sampled and of observed cells.
+    the ceiling must agree in ``k = l``, the smaller of the numbers of sampled and of observed cells.
     """
     if truth.cells is None:
         raise ValueError("population metric: needs the cells of the tested rows, found none")
-    basis = basis_of(truth, space)
+    basis = basis_of(truth, frame)
     for row in np.flatnonzero(mask.any(axis=1)).tolist():
         seen = truth.cells.perturbed(row)
         k = min(pred.shape[1], len(seen))
         if k >= LEAST:
-            x, y = (place(choose(cells, k), mask[row], basis) for cells in (pred[row], seen))
+            pair = (pred[row], seen) if frame.cells == "all" else (choose(cells, k) for cells in (pred[row], seen))
+            x, y = (place(cells, mask[row], basis) for cells in pair)
             yield row, x, y
 
 
-def score_clouds(kernel: Kernel, space: str, pred: np.ndarray, truth: Truth, mask: np.ndarray) -> np.ndarray:
+def score_clouds(kernel: Kernel, frame: Frame, pred: np.ndarray, truth: Truth, mask: np.ndarray) -> np.ndarray:
     """``kernel(sampled, observed)`` of every row, shape (n,); NaN without a scored gene or below 2 cells."""
     out = np.full(len(pred), np.nan)
-    for row, x, y in clouds(pred, truth, mask, space):
+    for row, x, y in clouds(pred, truth, mask, frame):
         out[row] = kernel(x, y)
     return out
 
 
-def population_metric(
-    scorer: Callable[..., np.ndarray], kernel: object, about: str, source: str, **declared: Any
-) -> Metric:
-    """A metric of cells in gene space, ``scorer(kernel, space, pred, truth, mask) -> (n,)``, with what it declares.
+@dataclass(frozen=True)
+class CellMetric(Metric):
+    """A metric between cells; ``fn`` follows the other fields, so that a spec may replace them (``:cells=all``).
 
     Parameters
     ----------
-    scorer : `score_clouds`, or a function of the same arguments.
+    scorer : ``scorer(kernel, frame, pred, truth, mask) -> (n,)``, e.g. `score_clouds`.
     kernel : its first argument.
+    cells : ``equal`` (the same number on both sides, by which entries and ceilings can be compared) or ``all``.
+    """
+
+    scorer: Callable[..., np.ndarray] = score_clouds
+    kernel: object = None
+    cells: str = "equal"
+
+    def __post_init__(self) -> None:
+        if self.cells not in PAIRED:
+            raise ValueError(f"metric: cells must be one of {', '.join(PAIRED)}, got {self.cells!r}")
+        object.__setattr__(self, "fn", partial(self.scorer, self.kernel, Frame(self.space, self.cells)))
+
+    @property
+    def formula(self) -> str:
+        """The definition, and how cells are paired."""
+        return self.about + PAIRED[self.cells]
+
+
+def population_metric(
+    scorer: Callable[..., np.ndarray], kernel: object, about: str, source: str, **declared: Any
+) -> CellMetric:
+    """A metric of cells with what it declares: low is best, from 0, of level population unless said otherwise.
+
+    Parameters
+    ----------
+    scorer, kernel : see `CellMetric`.
     about : the formula; how cells are paired is added to it.
     source : paper and equation, or package.
-    declared : other fields of `Metric`; low is best, 0 the lower bound and the level population unless said otherwise.
+    declared : other fields.
     """
     declared = {"best": "low", "lower": 0.0, "level": "population", **declared}
-    fn = partial(scorer, kernel, "genes")
-    return Metric(fn, source=source, target="population", needs=("cells",), about=about + EQUAL, **declared)
-
-
-def in_pca(metric: Metric, space: str = "pca50") -> Metric:
-    """A `population_metric` with cells compared on ``truth.basis``, the unscored genes at 0 in both clouds.
-
-    Raises
-    ------
-    TypeError
-        The metric is not made by `population_metric`.
-    """
-    if not isinstance(metric.fn, partial):
-        raise TypeError(f"in_pca: needs a metric made by population_metric, found one of {metric.fn!r}")
-    fn = partial(metric.fn.func, metric.fn.args[0], space)
-    return replace(metric, fn=fn, space=space, needs=(*metric.needs, "basis"))
+    own = {"target": "population", "needs": ("cells",), "about": about, "source": source}
+    return CellMetric(scorer, scorer=scorer, kernel=kernel, **own, **declared)

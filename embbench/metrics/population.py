@@ -12,7 +12,7 @@ from functools import partial
 import numpy as np
 
 from embbench.core import Truth
-from embbench.metrics._cells import basis_of, clouds, in_pca, place, population_metric, score_clouds
+from embbench.metrics._cells import Frame, basis_of, clouds, place, population_metric, score_clouds
 from embbench.metrics._rows import centred, ratio
 from embbench.numerics import distances
 from embbench.numerics.transport import sliced_wasserstein, unit_directions, wasserstein
@@ -34,18 +34,18 @@ def _rbf(x: np.ndarray, y: np.ndarray, *, unbiased: bool) -> float:
     return distances.mmd_rbf(x, y, [w / middle for w in WIDTHS], unbiased=unbiased)
 
 
-def _sliced(order: int, space: str, pred: np.ndarray, truth: Truth, mask: np.ndarray) -> np.ndarray:
+def _sliced(order: int, frame: Frame, pred: np.ndarray, truth: Truth, mask: np.ndarray) -> np.ndarray:
     """Sliced Wasserstein distance (n,) along the same directions for every row, cut to its scored genes."""
-    basis, out = basis_of(truth, space), np.full(len(pred), np.nan)
+    basis, out = basis_of(truth, frame), np.full(len(pred), np.nan)
     directions = unit_directions(mask.shape[1] if basis is None else basis.shape[1], DIRECTIONS)
-    for row, x, y in clouds(pred, truth, mask, space):
+    for row, x, y in clouds(pred, truth, mask, frame):
         out[row] = sliced_wasserstein(x, y, directions[mask[row]] if basis is None else directions, order)
     return out
 
 
-def _strengths(controls: np.ndarray, space: str, pred: np.ndarray, truth: Truth, mask: np.ndarray) -> np.ndarray:
+def _strengths(controls: np.ndarray, frame: Frame, pred: np.ndarray, truth: Truth, mask: np.ndarray) -> np.ndarray:
     """E-distances (2, n) of predicted and of observed cells to ``controls`` (m, g); NaN where nothing is compared."""
-    basis, out = basis_of(truth, space), np.full((2, len(pred)), np.nan)
+    basis, out = basis_of(truth, frame), np.full((2, len(pred)), np.nan)
     at = np.flatnonzero(mask.any(axis=1))
     sets, inverse = np.unique(mask[at], axis=0, return_inverse=True)
     code = dict(zip(at.tolist(), inverse.ravel().tolist(), strict=True))
@@ -56,7 +56,7 @@ def _strengths(controls: np.ndarray, space: str, pred: np.ndarray, truth: Truth,
         placed = (place(controls, keep, basis) for keep in sets)
         within[:] = [distances.mean_distance(c, c) for c in placed]
     last = -1
-    for row, x, y in clouds(pred, truth, mask, space):
+    for row, x, y in clouds(pred, truth, mask, frame):
         if code[row] != last:
             last, c = code[row], place(controls, mask[row], basis)
         across = distances.mean_distances(np.concatenate([x, y]), c).reshape(2, -1).mean(axis=1)
@@ -64,7 +64,7 @@ def _strengths(controls: np.ndarray, space: str, pred: np.ndarray, truth: Truth,
     return out
 
 
-def _pearson_edistance(_: None, space: str, pred: np.ndarray, truth: Truth, mask: np.ndarray) -> np.ndarray:
+def _pearson_edistance(_: None, frame: Frame, pred: np.ndarray, truth: Truth, mask: np.ndarray) -> np.ndarray:
     """One Pearson correlation per context over its conditions of predicted and observed e, repeated in its rows."""
     out = np.full(len(pred), np.nan)
     if truth.cells is None:
@@ -74,7 +74,7 @@ def _pearson_edistance(_: None, space: str, pred: np.ndarray, truth: Truth, mask
         if not len(controls):
             continue
         here = mask & (truth.context == code)[:, None]
-        e = _strengths(controls, space, pred, truth, here)
+        e = _strengths(controls, frame, pred, truth, here)
         rows = np.isfinite(e).all(axis=0)
         if rows.sum() >= LEAST_CONDITIONS:
             (p, pp), (t, tt) = (centred(z[None, rows], np.ones((1, int(rows.sum())), bool)) for z in e)
@@ -167,14 +167,13 @@ mmd_rbf_u = population_metric(
     upper=2.0,
 )
 # fixed widths suit PCA scores only: in gene space every kernel value of CellFlow's list is near 0
-mmd_rbf_cellflow_v_pca50 = in_pca(
-    population_metric(
-        score_clouds,
-        partial(distances.mmd_rbf, gammas=CELLFLOW_GAMMAS, unbiased=False),
-        "Squared MMD, mean over gamma in {2, 1, 0.5, 0.1, 0.01, 0.005} of that of exp(-gamma |a - b|^2), all pairs.",
-        CELLFLOW,
-        upper=2.0,
-    )
+mmd_rbf_cellflow_v = population_metric(
+    score_clouds,
+    partial(distances.mmd_rbf, gammas=CELLFLOW_GAMMAS, unbiased=False),
+    "Squared MMD, mean over gamma in {2, 1, 0.5, 0.1, 0.01, 0.005} of that of exp(-gamma |a - b|^2), all pairs.",
+    CELLFLOW,
+    upper=2.0,
+    space="pca50",
 )
 mmd_linear_v = population_metric(
     score_clouds, distances.mmd_linear_v, "|mean x - mean y|^2: sees means only.", LINEAR, unit="expression^2"
@@ -190,17 +189,3 @@ wasserstein_exact_w2 = population_metric(
 pearson_edistance_euclidean_v = population_metric(
     _pearson_edistance, None, STRENGTH_ABOUT, STRENGTH, best="high", lower=-1.0, upper=1.0, level="set"
 )
-
-edistance_euclidean_v_pca50 = in_pca(edistance_euclidean_v)
-edistance_euclidean_u_pca50 = in_pca(edistance_euclidean_u)
-edistance_half_euclidean_v_pca50 = in_pca(edistance_half_euclidean_v)
-edistance_sqeuclidean_v_pca50 = in_pca(edistance_sqeuclidean_v)
-edistance_sqeuclidean_u_pca50 = in_pca(edistance_sqeuclidean_u)
-mmd_rbf_v_pca50 = in_pca(mmd_rbf_v)
-mmd_rbf_u_pca50 = in_pca(mmd_rbf_u)
-mmd_linear_v_pca50 = in_pca(mmd_linear_v)
-wasserstein_sliced_w1_pca50 = in_pca(wasserstein_sliced_w1)
-wasserstein_sliced_w2_pca50 = in_pca(wasserstein_sliced_w2)
-wasserstein_exact_w1_pca50 = in_pca(wasserstein_exact_w1)
-wasserstein_exact_w2_pca50 = in_pca(wasserstein_exact_w2)
-pearson_edistance_euclidean_v_pca50 = in_pca(pearson_edistance_euclidean_v)

@@ -13,7 +13,8 @@ from embbench.metrics._rows import RESOLUTION, by_rows, centred, ratio
 def _pearson_systema(p: np.ndarray, t: np.ndarray, mask: np.ndarray, c: np.ndarray, ct: np.ndarray) -> np.ndarray:
     """Pearson correlation over scored genes of p - c and t - c, c = mean training effect of the row's context.
 
-    Each side's centroid is against its own control half, so that the halves' noise cancels. The response that all perturbations share (stress, cell cycle, the batch of controls) lies in c and earns nothing.
+    Each side's centroid is against its own control half, so that the halves' noise cancels. The response that all
+    perturbations share (stress, cell cycle, the batch of controls) lies in c and earns nothing.
     A prediction that is c up to float32 rounding, or differs from it by a constant, says nothing: NaN. No change
     scores, with -c: a perturbation without effect lies on the side of the controls.
     """

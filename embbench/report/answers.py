@@ -110,7 +110,8 @@ def _information(frame: pd.DataFrame) -> Sheet:
 
 def _ranks(frame: pd.DataFrame) -> Sheet:
     lines = []
-    for row in frame[frame["subset"] == "all"].to_dict("records"):
+    several = (frame["subset"] == "all") & (frame["n_screens"] > 1)  # one screen's ranks stand in its leaderboard
+    for row in frame[several].to_dict("records"):
         width = f"{row['critical_difference']:.2f}" if np.isfinite(row["critical_difference"]) else ""
         cells = (
             row["metric"],

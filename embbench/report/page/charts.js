@@ -227,7 +227,7 @@ function decomposition(host, state) {
     }));
     const ranges = parts.filter((name) => finite(row[`${name}_min`])).map((name) => `${name} ${percent(row[`${name}_min`])} to ${percent(row[`${name}_max`])}`);
     host.replaceChildren(
-      row.answer ? el("p", {}, "Larger: ", el("b", {}, row.answer), finite(row.embedding_minus_head) ? ` (embedding − head ${percent(row.embedding_minus_head)}${span("embedding_minus_head", "_low", "_high")}).` : ".") : "",
+      row.answer ? el("p", {}, "Larger share: ", el("b", {}, row.answer), finite(row.embedding_minus_head) ? ` (embedding − head ${percent(row.embedding_minus_head)}${span("embedding_minus_head", "_low", "_high")}).` : ".") : "",
       drawBars(host, bars, "Share of the variance of progress", { format: percent, description: "Shares of variance with intervals" }),
       el("p", { class: "note" }, [
         row.embeddings ? `Panel: embeddings ${row.embeddings}; heads ${row.heads}.` : "", row.left_out ? `Left out: ${row.left_out}.` : "",

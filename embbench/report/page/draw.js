@@ -85,7 +85,9 @@ function axisBelow(svg, x, top, bottom, label, { format = show } = {}) {
     svg.append(draw("text", { class: "tick", x: x.at(value), y: bottom + 15, "text-anchor": "middle" }, format(value)));
   }
   const middle = (x.at(x.ticks[0] ?? 0) + x.at(x.ticks[x.ticks.length - 1] ?? 0)) / 2;
-  svg.append(draw("text", { x: middle, y: bottom + 31, "text-anchor": "middle" }, label));
+  const half = label.length * 3.5; // a long label moves left rather than over the edge
+  const at = Math.max(half, Math.min(middle, svg.viewBox.baseVal.width - half));
+  svg.append(draw("text", { x: at, y: bottom + 31, "text-anchor": "middle" }, label));
 }
 
 function axisLeft(svg, y, left, right, label, { format = show } = {}) {

@@ -29,6 +29,12 @@ function spark(row, x) {
   return svg;
 }
 
+function unranked(row) {
+  if (row.role === "permuted" || row.role === "oracle") return "Permutations and oracles are never ranked";
+  if (row.complete === 0) return "Incomplete: not every planned run has a result";
+  return row.enough_coverage === 0 ? "Covers too few conditions to be ranked" : "Not ranked";
+}
+
 /** Columns that have something to say on this board: {key, label, value for sorting, cell}. */
 function columnsOf(rows) {
   const places = decimals(rows, "mean", "low", "high");
@@ -40,7 +46,7 @@ function columnsOf(rows) {
     return {
       key: `vs_${name}`, label, numeric: true, present: has(`vs_${name}`), title: "Paired difference; positive is better",
       cell: (row) => finite(row[`vs_${name}`])
-        ? [sign(row[`vs_${name}`]), interval(row, `vs_${name}_low`, `vs_${name}_high`, digits), verdict(row[`beats_${name}`])] : "",
+        ? [sign(row[`vs_${name}`]), verdict(row[`beats_${name}`]), interval(row, `vs_${name}_low`, `vs_${name}_high`, digits)] : "",
     };
   };
   const all = [
@@ -48,9 +54,9 @@ function columnsOf(rows) {
     { key: "head", label: "Head", text: (row) => row.head, present: true, cell: (row) => row.head },
     {
       key: "rank", label: "Rank", numeric: true, present: true,
-      cell: (row) => [finite(row.rank) ? show(row.rank) : "–", row.best === 1 ? el("span", { title: "not told apart from the best" }, " ★") : null],
+      cell: (row) => [finite(row.rank) ? show(row.rank) : el("span", { title: unranked(row) }, "–"), row.best === 1 ? el("span", { title: "not told apart from the best" }, " ★") : null],
     },
-    { key: "mean", label: "Score", numeric: true, present: true, cell: (row) => [show(row.mean, places), interval(row, "low", "high", places), finite(row.mean) ? spark(row, x) : null] },
+    { key: "mean", label: "Score", numeric: true, left: true, present: true, cell: (row) => el("span", { class: "score" }, el("span", {}, show(row.mean, places), interval(row, "low", "high", places)), finite(row.mean) ? spark(row, x) : null) },
     {
       key: "progress", label: "Progress", numeric: true, present: has("progress") || has("progress_note"),
       title: "Share of the way from the floor (best baseline) to the ceiling",
@@ -60,7 +66,6 @@ function columnsOf(rows) {
     { key: "coverage", label: "Coverage", numeric: true, present: rows.some((r) => r.coverage < 1), title: "Share of conditions predicted from an own vector", cell: (row) => percent(row.coverage) },
     compared("permuted", "vs permuted"),
     compared("context_mean", "vs context mean"),
-    { key: "verdicts", label: "Beats", text: (row) => row.verdicts, present: has("verdicts"), cell: (row) => row.verdicts },
     { key: "pairs_better", label: "Pairs won", numeric: true, present: rows.some((r) => r.pairs > 0), title: "Paired tests with a declared difference: better, worse, of how many", cell: (row) => row.pairs > 0 ? `${row.pairs_better} − ${row.pairs_worse} / ${row.pairs}`.replace("−", "·") : "" },
     { key: "ceiling", label: "Ceiling", numeric: true, present: has("ceiling"), cell: (row) => show(row.ceiling, places) },
     { key: "floor", label: "Floor", numeric: true, present: has("floor"), cell: (row) => finite(row.floor) ? `${show(row.floor, places)} ${row.floor_name || ""}` : "" },
@@ -134,33 +139,36 @@ function header(column, active, fill) {
     fill();
     document.querySelector(`.board button[data-key="${column.key}"]`).focus();
   };
-  return el("th", { scope: "col", "aria-sort": order, class: column.numeric ? "num" : "name", title: column.title },
+  return el("th", { scope: "col", "aria-sort": order, class: column.numeric && !column.left ? "num" : "name", title: column.title },
     el("button", { type: "button", "data-key": column.key, on: { click: sort } }, column.label, active ? (sorting.down ? " ▼" : " ▲") : ""));
 }
 
 function line(row, columns) {
   const apart = row.complete === 0 || row.role === "oracle" || row.role === "permuted";
   return el("tr", { class: [row.best === 1 ? "best" : "", apart ? "apart" : ""].join(" ").trim() || null, "data-entry": entry(row) },
-    columns.map((column, i) => el(i ? "td" : "th", { scope: i ? null : "row", class: column.numeric ? "num" : i ? "name" : null, title: i ? null : vectors(row) }, column.cell(row))));
+    columns.map((column, i) => el(i ? "td" : "th", { scope: i ? null : "row", class: column.numeric && !column.left ? "num" : i ? "name" : null, title: i ? null : vectors(row) }, column.cell(row))));
 }
 
 function caption(state, rows) {
   const facts = DATA.metrics[state.metric] || {};
   const span = finite(facts.lower) || finite(facts.upper) ? `, range ${finite(facts.lower) ? show(facts.lower) : "−∞"} to ${finite(facts.upper) ? show(facts.upper) : "∞"}` : "";
-  return `${state.metric}: ${facts.best === "low" ? "lower" : "higher"} is better${span}${facts.unit ? `, in ${facts.unit}` : ""}. `
+  return `${state.metric}: ${facts.best === "low" ? "lower" : "higher"} is better${span}${facts.unit ? `, unit: ${facts.unit}` : ""}. `
     + `${state.dataset} · ${state.split} · genes ${state.genes} · ${state.subset} conditions; intervals over ${unique(rows.map((r) => r.unit)).join(", ")}.`;
 }
 
 function footnotes(state, rows) {
   const facts = DATA.datasets[state.dataset] || {};
   const notes = unique(rows.map((row) => row.ceiling_note)).filter(Boolean);
+  const family = unique(rows.map((row) => row.verdicts)).filter((n) => n > 0);
   const lines = [
     notes.length ? `Ceiling: ${notes.join("; ")}.` : "",
     facts.controls === "shared" ? "CONTROLS SHARED between training and test effects: correlations are inflated." : "",
     facts.simulated ? "SIMULATED screen." : "",
     facts.footer ? `${facts.footer.replace(/\.$/, "")}.` : "",
     (facts.undefined || {})[state.metric] ? `Not scored: ${facts.undefined[state.metric]}.` : "",
+    rows.some((row) => row.enough_coverage === 0) ? "Entries that cover too few conditions are listed without a rank: their scores mix predictions with the fallback." : "",
     rows.some((row) => row.complete === 0) ? "Entries in italics without a rank are incomplete, permutations or oracles; they are never ranked." : "",
+    family.length ? `Verdicts: Holm over ${family.join(" or ")} comparisons of the board.` : "",
     "★ not told apart from the best. Rank – : not ranked.",
   ];
   return el("p", { class: "note" }, lines.filter(Boolean).join(" "));

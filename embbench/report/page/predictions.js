@@ -71,11 +71,14 @@ function plainTable(headers, rows, label) {
 
 function pairs(host, state) {
   const rows = select("pairwise", boardOf(state));
-  const lines = rows.slice(0, 60).map((row) => [row.kind || "", row.shared || "", `${row.first} – ${row.second}`, show(row.difference), finite(row.low) ? `[${show(row.low)}, ${show(row.high)}]` : "", show(row.p_holm), row.better]);
+  const lines = rows.map((row) => [row.kind || "", row.shared || "", `${row.first} – ${row.second}`, show(row.difference), finite(row.low) ? `[${show(row.low)}, ${show(row.high)}]` : "", show(row.p_holm), row.better]);
+  const headers = ["Pair of", "Shared", "Pair", "Difference", "95 % interval", "p (Holm)", "Better"];
+  const most = 10;
   host.replaceChildren(
-    rows.length ? plainTable(["Pair of", "Shared", "Pair", "Difference (positive: first better)", "95 % interval", "p (Holm)", "Better"], lines, "Declared differences")
+    rows.length ? plainTable(headers, lines.slice(0, most), "Declared differences")
       : empty(DATA.tables.pairwise ? "No pair on this board is told apart (or another subset of conditions is shown)." : "Paired tests were not part of this report."),
-    el("p", { class: "hint" }, [rows.length > 60 ? `The first 60 of ${rows.length}. ` : "", DATA.notes.join(" ")].join("")));
+    rows.length > most ? el("details", {}, el("summary", {}, `${rows.length - most} more`), plainTable(headers, lines.slice(most), "More declared differences")) : "",
+    el("p", { class: "hint" }, [rows.length ? "Difference: positive where the first is better. " : "", DATA.notes.join(" ")].join("")));
 }
 
 function coverage(host) {
@@ -113,6 +116,7 @@ function cost(host, state) {
 /** Any nested value as text, lists and definition lists. */
 function nested(value) {
   if (value === null || value === undefined) return "–";
+  if (Array.isArray(value) && value.every((one) => typeof one !== "object")) return value.join(", ") || "–";
   if (Array.isArray(value)) return value.length ? el("ul", {}, value.map((one) => el("li", {}, nested(one)))) : "–";
   if (typeof value === "object") return el("dl", {}, Object.entries(value).map(([key, one]) => [el("dt", {}, key), el("dd", {}, nested(one))]));
   return String(value);
