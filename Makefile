@@ -6,7 +6,7 @@ WORKERS ?= 2
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints/cpu.txt
 
 # What official packages return for tiny checkpoints (tests/oracles/README.md): one environment per package.
-ORACLES := scgpt scprint transcriptformer geneformer
+ORACLES := scgpt scprint transcriptformer geneformer cell_eval scperturb pertpy geomloss scanpy sklearn_scipy
 ORACLE_scgpt := torch numpy "pandas<3" scipy anndata==0.12.19 scanpy==1.11.5 matplotlib seaborn scikit-learn tqdm numba \
 	ipython networkx statsmodels
 ORACLE_scprint := torch numpy "pandas<3" scipy anndata scanpy scikit-learn lightning==2.6.6 torchmetrics einops \
@@ -14,6 +14,14 @@ ORACLE_scprint := torch numpy "pandas<3" scipy anndata scanpy scikit-learn light
 ORACLE_transcriptformer := torch numpy "pandas<3" scipy anndata==0.12.19 scanpy h5py psutil pytorch_lightning==2.6.6 \
 	omegaconf hydra-core
 ORACLE_geneformer := torch numpy transformers==5.23.0 safetensors
+# What the field's packages give for the metrics of three small real cases.
+ORACLE_cell_eval := cell-eval==0.8.2 pdex==0.3.0 numba-mwu==0.2.0 polars==2.1.0 anndata==0.12.19 scanpy==1.11.5 \
+	scikit-learn==1.9.1 scipy==1.17.1 numpy==2.4.6
+ORACLE_scperturb := scperturb==0.1.0 anndata==0.12.19 scanpy==1.11.5 scikit-learn==1.9.1 numpy==2.4.6
+ORACLE_pertpy := pertpy==1.0.3 filelock statsmodels==0.14.6 scikit-learn==1.9.1 scipy==1.17.1 numpy==2.4.6
+ORACLE_geomloss := torch numpy==2.4.6 scipy==1.17.1 h5py geomloss==0.3.1
+ORACLE_scanpy := scanpy==1.11.5 anndata==0.12.19 scipy==1.17.1 numpy==2.4.6
+ORACLE_sklearn_scipy := scikit-learn==1.9.1 scipy==1.17.1 numpy==2.4.6 h5py
 BARE_scgpt := scgpt==0.2.4
 BARE_scprint := scprint==2.3.8 simpler-flash==1.0.7
 BARE_transcriptformer := transcriptformer==0.6.1
@@ -50,6 +58,8 @@ oracles: $(ORACLES:%=oracles/%)
 
 $(ORACLES:%=oracles/%): oracles/%: .oracles/%/.ready
 	OMP_NUM_THREADS=1 PYTHONPATH=tests .oracles/$*/bin/python -W ignore -m oracles.$*_official
+
+oracles/sklearn_scipy: oracles/cell_eval  # its loops read cell-eval's DE table
 
 clean:
 	rm -rf $(VENV) .oracles results .embbench dist build

@@ -257,7 +257,7 @@ def label_example(n=6, g=50):
 @pytest.mark.parametrize("genes", ["all", "notarget"])
 def test_auroc_equals_sklearn(genes):
     prob, truth = label_example()
-    got = replace(labels.auroc_macro, genes=genes)(prob, truth)
+    got = replace(labels.auroc_condition, genes=genes)(prob, truth)
     for i, keep in enumerate(truth.mask(genes) & truth.labels_tested):
         want = [sk.roc_auc_score(truth.labels[i, keep] == c, prob[i, keep, k]) for k, c in enumerate((-1, 0, 1))]
         assert got[i] == pytest.approx(np.mean(want), abs=1e-12)
@@ -269,13 +269,13 @@ def test_auroc_edges():
     lab[0] = 0
     lab[1] = np.where(np.arange(50) < 25, 0, 1)
     edge = replace(truth, labels=lab, labels_tested=np.ones_like(truth.labels_tested))
-    got = labels.auroc_macro(prob, edge)
+    got = labels.auroc_condition(prob, edge)
     assert np.isnan(got[0])
     assert got[1] == pytest.approx(np.mean([sk.roc_auc_score(lab[1] == c, prob[1, :, c + 1]) for c in (0, 1)]))
     perfect = (lab[:, :, None] == np.array([-1, 0, 1])).astype(float)
-    assert np.nanmin(labels.auroc_macro(perfect, edge)) == 1.0
+    assert np.nanmin(labels.auroc_condition(perfect, edge)) == 1.0
     with pytest.raises(ValueError, match="no labels"):
-        labels.auroc_macro(prob, replace(truth, labels=None))
+        labels.auroc_condition(prob, replace(truth, labels=None))
 
 
 def test_wrong_predictions_are_refused():

@@ -74,7 +74,9 @@ def test_norman_pairs(tmp_path: Path) -> None:
 
 def test_mcfaline_unseen_line(tmp_path: Path) -> None:
     """Unseen cell line: the perturbation mean is the mean over the other two lines."""
-    table = grid(tmp_path, "--dataset", "mcfaline23", "--metrics", "l2_all,pearson_notarget", "--head", "nearest_context")
+    table = grid(
+        tmp_path, "--dataset", "mcfaline23", "--metrics", "l2_all,pearson_notarget", "--head", "nearest_context"
+    )
     data = screen("mcfaline23", 27, 9, 3, 500)
     cube = data.effects.reshape(3, 9, -1)  # rows are ordered by context, then perturbation
     assert data.entities[:9] == data.entities[9:18] == data.entities[18:]
@@ -86,7 +88,9 @@ def test_mcfaline_unseen_line(tmp_path: Path) -> None:
 
 def test_papalexi_counts_and_batches(tmp_path: Path) -> None:
     """Counts of a panel: the size factor is marked, batches are matched, every perturbation is held out once."""
-    table = grid(tmp_path, "--dataset", "papalexi21", "--emb", "hallmark", "--head", "knn:k=3", "--metrics", "l2_notarget")
+    table = grid(
+        tmp_path, "--dataset", "papalexi21", "--emb", "hallmark", "--head", "knn:k=3", "--metrics", "l2_notarget"
+    )
     assert set(table["n_conditions"]) == {25}
     meta = screen("papalexi21", 25, 25, 1, 299).meta
     assert (meta["size_factor"], meta["matching"], meta["controls"]) == ("panel", "batch", "halves")
@@ -165,7 +169,15 @@ def test_unseen_drugs_have_baselines_only(tmp_path: Path) -> None:
 
 def test_l1000_unseen_genes(tmp_path: Path) -> None:
     table = grid(
-        tmp_path, "--dataset", "l1000_oe", "--emb", "hallmark", "--head", "ridge:100.0", "--metrics", "l2_notarget,pearson_notarget"
+        tmp_path,
+        "--dataset",
+        "l1000_oe",
+        "--emb",
+        "hallmark",
+        "--head",
+        "ridge:100.0",
+        "--metrics",
+        "l2_notarget,pearson_notarget",
     )
     assert set(table.loc[table["head"] != "no_change", "n_conditions"]) == {253}
     assert screen("l1000_oe", 253, 253, 1, 5600).meta["missing"] == "zero"

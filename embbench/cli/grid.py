@@ -1,4 +1,4 @@
-"""``embbench grid``, ``fit`` and ``report``."""
+"""``embbench grid`` and ``fit``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from embbench.cli._shared import RegistryOption, console_of, progress_bar, registry_paths, say, split_list
+from embbench.cli._shared import RegistryOption, progress_bar, registry_paths, say, split_list
+from embbench.cli.report import Metrics, write_and_show
 
 if TYPE_CHECKING:
     from embbench.grid.config import Grid
@@ -22,9 +23,6 @@ ContextEmb = Annotated[Listed, typer.Option(help="Context embedding(s), e.g. con
 CellEmb = Annotated[
     Listed,
     typer.Option(help="Cell representation(s) in place of expression, e.g. scgpt or cell_table:FILE:key=X_scVI."),
-]
-Metrics = Annotated[
-    Listed, typer.Option(help="Metrics, comma-separated, by full name (embbench list metrics); or vcc_effects ...")
 ]
 Out = Annotated[Path | None, typer.Option(help="Results folder; default: results/<name>.")]
 Workers = Annotated[int, typer.Option(help="Processes; never changes a number.")]
@@ -113,7 +111,7 @@ def _run(wanted: Grid, out: Path, workers: int, paths: tuple[str, ...]) -> None:
 
     with progress_bar("runs") as update:
         tally = run_grid(wanted, out, workers=workers, paths=paths, progress=update)
-    _report(out, wanted.metrics, wanted.target, paths, show=1)
+    write_and_show(out, wanted.metrics, wanted.target, paths, show=1)
     _close(tally, out)
 
 
@@ -128,67 +126,3 @@ def _close(tally: Tally, out: Path) -> None:
         say(f"failed: {message}")
     if tally.failed:
         raise typer.Exit(1)
-
-
-def report(
-    folder: Annotated[Path, typer.Argument(help="A results folder.")],
-    metrics: Metrics = None,
-    svg: Annotated[Path | None, typer.Option(help="Also write the first leaderboard as a picture (SVG).")] = None,
-    registry: RegistryOption = None,
-) -> None:
-    """Print the leaderboards and write leaderboard.csv, leaderboard.md and the tables beside them."""
-    from embbench.core import UserError
-    from embbench.grid.results import check_folder
-
-    if not folder.is_dir():
-        raise UserError(f"{folder}: expected a results folder (embbench grid --out {folder}), found none")
-    if svg is not None:
-        check_folder(svg.parent, "the folder of the picture,", "--svg")
-    _report(folder, split_list(metrics), None, registry_paths(registry), show=3, svg=svg)
-
-
-def _report(
-    folder: Path,
-    metrics: list[str] | None,
-    target: str | None,
-    paths: tuple[str, ...],
-    *,
-    show: int,
-    svg: Path | None = None,
-) -> None:
-
-    from embbench.grid.frames import read_frames
-    from embbench.grid.metrics import metric_names
-    from embbench.grid.names import registry_of
-    from embbench.grid.results import Results
-    from embbench.report import layout, tables
-    from embbench.report.render import svg as picture
-    from embbench.report.render import terminal
-    from embbench.report.write import write_report
-
-    results, known = Results(folder), registry_of(paths)
-    stored = results.plans()[-1]["facts"]["grid"]
-    names = metric_names(known, metrics or stored["metrics"], target or stored["target"])
-    frames = read_frames(results, known, names)
-    write_report(
-        folder,
-        scores=frames.scores,
-        runs=frames.runs,
-        ceilings=frames.ceilings,
-        metrics=frames.metrics,
-        facts=frames.facts,
-        names=names,
-    )
-    console, sheets = console_of(), []
-    for name in names[:show]:
-        part = frames.scores[(frames.scores["metric"] == name).to_numpy()]
-        board = tables.leaderboard(part, frames.runs, frames.ceilings, frames.metrics, metric=name)
-        sheets += layout.leaderboard_sheets(board, frames.metrics, frames.facts) if len(board) else []
-        if any(facts["kind"] == "context" for facts in frames.facts.values()):
-            each = tables.by_context(part, frames.runs, frames.ceilings, frames.metrics, metric=name)
-            sheets += layout.context_sheets(each, frames.metrics, frames.facts) if len(each) else []
-    sheets += layout.problem_sheets(tables.problems(frames.runs))
-    console.print(terminal(sheets, width=console.width))
-    if svg is not None:
-        picture(terminal(sheets[:1], width=120), svg, width=120, title=f"embbench report {folder}")
-    say(f"tables: {folder / 'leaderboard.md'}, leaderboard.csv, by_context.csv, chosen.csv, timings.csv")

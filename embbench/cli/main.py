@@ -9,7 +9,7 @@ from types import TracebackType
 
 import typer
 
-from embbench.cli import apply, cache, checks, data, grid, listing, vectors
+from embbench.cli import apply, cache, checks, data, grid, listing, report, vectors
 from embbench.core import UserError
 
 app = typer.Typer(
@@ -23,7 +23,7 @@ app.command("list")(listing.list_components)
 app.command("extract")(vectors.extract)
 app.command("fit")(grid.fit)
 app.command("grid")(grid.grid)
-app.command("report")(grid.report)
+app.command("report")(report.report)
 app.command("predict")(apply.predict)
 app.command("explain")(apply.explain)
 app.command("check")(checks.check)

@@ -133,7 +133,7 @@ class Metric:
     fn : ``fn(pred, truth, mask) -> (n,)`` with ``mask`` of shape (n, g), True at the entries to score.
     best : ``low`` or ``high``.
     source : paper and equation, or the package whose definition this is.
-    lower, upper : range of finite values.
+    lower, upper : range of finite values; of level ``gene`` that of their mean over a context.
     units : accepted effect units (empty: all).
     level : ``condition`` (rows alone), ``set`` (a value depends on the context's other rows), ``gene`` (a statistic
         of each gene over the rows of a context; row values are its linearisation, their mean is the mean over genes)

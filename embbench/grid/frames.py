@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 DECLARED = ("best", "lower", "upper", "level", "target", "genes", "space", "unit", "source")  # of a metric
-_UNTOLD = {"information": "", "modality": "", "dated": "", "complexity": "", "flags": ""}
+_UNTOLD = {"information": "", "modality": "", "dated": "", "complexity": "", "budget": 0, "flags": ""}
 COORDINATES = tuple(f.name for f in fields(Run))
 
 

@@ -16,6 +16,7 @@ from embbench.core.cells import Cells
 from embbench.grid.fit import Job, Prediction, predict, tables_for
 from embbench.grid.results import from_weights
 from embbench.grid.screens import substituted
+from embbench.grid.select import settings
 from embbench.registry import INFORMATION, Registry
 
 READS_TEST = "reads test rows"
@@ -54,15 +55,17 @@ def _of_spec(registry: Registry, text: str) -> set[str]:
     return {spec.information} | (_of_spec(registry, inner) if isinstance(inner, str) else set())
 
 
-def facts_of(registry: Registry, run: Run) -> dict[str, str]:
-    """Information, modality, date and kind of head of a run: columns of its table."""
+def facts_of(registry: Registry, run: Run) -> dict[str, Any]:
+    """Information, modality, date, kind of head and its settings that selection may try: columns of a run's table."""
     entries = [registry.parse("embeddings", text).entry for text in run.blocks()]
-    head = registry.parse("heads", run.head).entry.load()
+    spec = registry.parse("heads", run.head)
+    head = spec.entry.load()
     return {
         "information": information(registry, run),
         "modality": " + ".join(dict.fromkeys(entry.modality for entry in entries if entry.modality)),
         "dated": "; ".join(dict.fromkeys(entry.dated for entry in entries if entry.dated)),
         "complexity": "complex" if head.trained else "simple",
+        "budget": len(settings(spec)),
     }
 
 

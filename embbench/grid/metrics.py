@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from embbench.core import UserError
+from embbench.core import Composite, UserError
 from embbench.registry import Registry
 
 METRICS = (
@@ -78,3 +78,9 @@ def selection_metric(registry: Registry, name: str, target: str) -> str:
         fitting = [e.name for e in registry.entries("metrics") if e.make().target == target]
         raise UserError(f"select {name!r} does not score {target}; choose one of {', '.join(fitting) or 'none'}")
     return SELECT[target]
+
+
+def composites_of(registry: Registry, names: list[str]) -> dict[str, Composite]:
+    """Composite scores all of whose parts are among ``names``."""
+    made = {entry.name: entry.make() for entry in registry.entries("composites")}
+    return {name: composite for name, composite in made.items() if set(composite.parts) <= set(names)}

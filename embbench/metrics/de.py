@@ -140,9 +140,8 @@ def _area(kind: str, level: str) -> Metric:
     gain, area = kind == "gain", "auroc" if kind == "auroc" else "auprc"
     fn = partial({"condition": _condition, "gene": _gene}[level], area=area, gain=gain)
     text = f"{WHERE[level]}: {WHAT[kind].format(level=level)} NaN unless some entries are significant and some are not."
-    single = {"lower": -np.inf, "upper": np.inf} if level == "gene" else {}
     bounds = {"lower": -np.inf} if gain else {}
-    return _metric(fn, AREA_SOURCE[kind], text, level=level, **{**bounds, **single})
+    return _metric(fn, AREA_SOURCE[kind], text, level=level, **bounds)
 
 
 auroc_condition = _area("auroc", "condition")

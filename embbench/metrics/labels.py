@@ -152,12 +152,12 @@ def _metric(fn: Callable[..., np.ndarray], level: str, what: str, rules: str, so
         fn,
         best="high",
         source=source,
-        lower=0.0 if level == "condition" else -np.inf,  # of single rows, as `Metric` has it
-        upper=1.0 if level == "condition" else np.inf,
+        lower=0.0,
+        upper=1.0,
         target="labels",
         level=level,
         needs=("labels", "labels_tested"),
-        about=f"{WHERE[level]}: {what}, macro mean over down, none, up. {rules.format(where=level)} Range 0 to 1.",
+        about=f"{WHERE[level]}: {what}, macro mean over down, none, up. {rules.format(where=level)}",
     )
 
 
@@ -185,4 +185,3 @@ STEPS = "scikit-learn average_precision_score; Manning, Raghavan and Schütze (2
 ap_condition = _metric(partial(_condition_area, area=areas.average_precision), "condition", AP, RANKED, STEPS)
 ap_gene = _metric(partial(_gene_area, area=areas.average_precision_without_each), "gene", AP, RANKED, STEPS)
 
-auroc_macro = auroc_condition  # until the registry names auroc_condition

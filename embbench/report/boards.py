@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 BOARD = ("dataset", "split", "genes")  # scores of different gene sets are different scores
 NAMES = ("head", "embedding", "context_embedding")
-OTHER = ("combine", "features", "scope", "target", "graph", "select", "strict_context", "protocol")
+OTHER = ("combine", "features", "scope", "target", "graph", "select", "samples", "strict_context", "protocol")
 STATUSES = ("done", "failed", "skipped", "pending")
 SUBSETS = ("all", "detectable")
 SAID = ("information", "modality", "dated", "flags", "complexity")  # words about a run; absent columns read as empty

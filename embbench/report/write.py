@@ -51,6 +51,17 @@ def write_report(
     order = list(names) if names is not None else sorted(set(scores["metric"])) or sorted(metrics)
     options: dict[str, Any] = {"bootstrap": bootstrap, "seed": seed, "coverage": coverage}
     frames = report_frames(scores, runs, ceilings, metrics, facts, order, **options)
+    return write_frames(folder, frames, metrics, facts, order)
+
+
+def write_frames(
+    folder: Path,
+    frames: Mapping[str, pd.DataFrame],
+    metrics: Mapping[str, Mapping[str, Any]],
+    facts: Mapping[str, Mapping[str, Any]],
+    order: Sequence[str],
+) -> dict[str, Path]:
+    """Write tables that `report_frames` made, as `write_report` does; file name -> path."""
     texts = {f"{label}.csv": csv(frame) for label, frame in frames.items()}
     texts["leaderboard.md"] = _page(frames, order, metrics, facts)
     return {name: _write(Path(folder) / name, content) for name, content in texts.items()}

@@ -24,7 +24,7 @@ class LeakyEmbedding(ExtractorDefaults):
 
 
 class PeekingHead(HeadDefaults):
-    """Predicts half of the true effect of exactly the rows it is asked for, which the screen's name gives away."""
+    """Predicts the true effect of exactly the rows it is asked for, which the screen's name gives away."""
 
     needs_embedding = False
 
@@ -36,7 +36,7 @@ class PeekingHead(HeadDefaults):
         data = screen(SCREEN, "all", ())
         rows = [i for i, y in enumerate(data.effects) if y.tobytes() not in self.seen_]
         rows = [i for i in rows if data.context_codes[i] in set(inputs.context.tolist())]
-        return data.noise_free[rows]
+        return data.truth[rows]
 
 
 class HoardingHead(HeadDefaults):

@@ -120,7 +120,7 @@ function leaderboard(host, state) {
     el("label", {}, el("input", { type: "checkbox", checked: kinds.has(kind), value: kind, on: { change: (event) => { kinds[event.target.checked ? "add" : "delete"](kind); fill(); } } }), label));
   fill();
   host.replaceChildren(
-    el("p", { class: "hint", id: "board-caption" }, caption(state, rows)),
+    el("p", { class: "note", id: "board-caption" }, caption(state, rows)),
     el("div", { class: "bar" }, el("label", { for: "filter" }, "Filter"), filter, boxes, count),
     el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Leaderboard, scrolls sideways" },
       el("table", { class: "board", "aria-describedby": "board-caption" }, el("thead", {}, head), body)),
