@@ -157,7 +157,8 @@ def test_zero_division_and_ties_as_stated():
 @pytest.mark.parametrize("metric", all_metrics(), ids=lambda m: m.about[:30] + m.level)
 def test_metrics_say_what_they_are(metric):
     assert metric.source
-    assert "Range 0 to 1" in metric.formula
+    assert metric.formula
+    assert (metric.lower, metric.upper) == (0.0, 1.0)
     assert metric.needs == ("labels", "labels_tested")
 
 
