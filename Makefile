@@ -36,6 +36,7 @@ $(VENV)/.ready: pyproject.toml constraints/cpu.txt
 demo: $(VENV)/.ready
 	$(BIN)/embbench grid grids/demo.yaml --workers $(WORKERS) --out results/demo
 	$(BIN)/embbench grid grids/demo_kang18.yaml --workers $(WORKERS) --out results/demo_kang18
+	$(BIN)/embbench report results/demo --html results/demo/report.html >/dev/null
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check embbench tests bench
