@@ -181,8 +181,9 @@ def collapsed(registry: Registry) -> str:
 Means over the 7 conditions of kang18. `perfect` returns the observed cells, `replicate` other real cells of the
 condition, `collapsed` the same cells (controls moved by the mean effect) for every condition. A metric that rewards
 the shared response gives the collapsed predictor a good value; retrieval does not: by truth it is 0.5 exactly with
-mid-ranks and n - 1. By prediction it is 0.5 on average over all genes, and *better* than chance without the own
-target, which only that row leaves out (cell-eval's score has this bias); the `pairwise` form has not.
+mid-ranks and n - 1. By prediction it is 0.5 on average over all genes, and in `rank_*_by_prediction_notarget`, which
+compares two conditions on the genes that are no target of either; where only the own target is left out
+(`rank_*_own_by_prediction_notarget`, and cell-eval's score) it is *better* than chance.
 """
     return f"{text}\n{table(('variant', 'best', 'perfect', 'replicate', 'collapsed'), rows)}\n"
 
@@ -206,7 +207,7 @@ def policies(registry: Registry) -> Iterator[tuple[str, float, str]]:
         "rank_l2_by_truth_all:ties=order": "1/2",
         "rank_l2_over_n_by_truth_all": "(n - 1) / (2 n)",
         "rank_l2_by_prediction_all": "1/2",
-        "rank_l2_pairwise_by_prediction_notarget": "1/2",
+        "rank_l2_by_prediction_notarget": "1/2",
         "discrimination_l2_cell_eval_all": "(n + 1) / (2 n)",
         "retrieval_pearson_txpert_all": "(n - 1) / (2 n)",
         "centroid_accuracy_all": "1/2",

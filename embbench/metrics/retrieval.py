@@ -18,8 +18,8 @@ What a collapsed predictor (equal predictions for all conditions) gets, with mid
 - by prediction without the targets, or with unobserved entries: *not* 0.5. Row i leaves its own knock-down out, so
   its own truth looks nearer than the others, whose knock-downs stay: a collapsed predictor scores below 0.5, better
   than chance, in screens whose largest effects are the targets themselves. cell-eval's discrimination score has this
-  bias too. ``genes_of=pair`` (the ``pairwise`` names) compares two truths on the genes scored for both rows, and is
-  exactly 0.5 on average again.
+  bias too. ``genes_of=pair`` (the registered ``by_prediction_notarget``; the other is ``own_by_prediction_notarget``)
+  compares two truths on the genes scored for both rows, and is exactly 0.5 on average again.
 """
 
 from __future__ import annotations

@@ -105,7 +105,8 @@ def ranks(case: Case, cells: np.ndarray) -> dict[str, list[float]]:
             for by, query, pool in (("prediction", pred, truth), ("truth", truth, pred)):
                 d = [_tied(cdist(query[i, c][None], pool[:, c], metric)[0]) for i, c in enumerate(cols)]
                 place = [stats.rankdata(row)[i] - 1 for i, row in enumerate(d)]
-                out[f"rank_{short}_by_{by}_{genes}"] = [x / (n - 1) for x in place]
+                own = "_own" if (by, genes) == ("prediction", "notarget") else ""
+                out[f"rank_{short}{own}_by_{by}_{genes}"] = [x / (n - 1) for x in place]
                 if by == "truth" and short != "l1":
                     out[f"rank_{short}_over_n_by_truth_{genes}"] = [x / n for x in place]
                 elif by == "prediction":
@@ -125,7 +126,7 @@ def ranks(case: Case, cells: np.ndarray) -> dict[str, list[float]]:
             both = [[np.intersect1d(a, b) for b in cols] for a in cols]
             beaten = [[_wins(pred[i], truth[j], truth[i], both[i][j], metric) for j in range(n) if j != i]
                       for i in range(n)]  # fmt: skip
-            out[f"rank_{short}_pairwise_by_prediction_{genes}"] = [float(np.mean(row)) for row in beaten]
+            out[f"rank_{short}_by_prediction_{genes}"] = [float(np.mean(row)) for row in beaten]
     return out
 
 
