@@ -36,7 +36,7 @@ HEADS = {"knn:k=10": KNN(k=10), "ridge:alpha=30": Ridge(alpha=30.0)}
 COVERAGES = {"full_a": 1.0, "full_b": 1.0, "most": 0.8, "half": 0.5}
 DRAWS, DIM, FOLDS = 10, 16, 5
 COLUMNS = {"combine": "sum", "context_embedding": "none", "features": "pca:100", "scope": "auto", "target": "effects"}
-COLUMNS |= {"graph": "none", "select": "l2_all", "genes": "all", "strict_context": False, "seed": 0}
+COLUMNS |= {"graph": "none", "select": "l2_all", "genes": "all", "samples": 100, "strict_context": False, "seed": 0}
 COLUMNS |= {"protocol": "default", "dataset": "simulated", "split": "unseen_perturbation", "status": "done"}
 COLUMNS |= {"reason": "", "fallback": "context mean", "dim": DIM, "chosen": "", "trials": 1, "cpu_seconds": 0.0}
 

@@ -31,7 +31,7 @@ dataset: [sim_small]
 split: [unseen_perturbation:2]
 emb: [hallmark:8, random:8]
 head: ["knn:k=3", "ridge:alpha=10"]
-metrics: [l2, pearson]
+metrics: [l2_notarget, pearson_notarget]
 permutations: {smoother: 1}
 """
 

@@ -125,7 +125,7 @@ def test_extract_as_the_readme_types_it(tmp_path: Path, session_home: Path) -> N
 
 
 def test_fit(small: Path, tmp_path: Path) -> None:
-    line = "fit --emb hallmark:8 --head knn:k=3 --dataset sim_small --split unseen_perturbation:2 --metrics l2"
+    line = "fit --emb hallmark:8 --head knn:k=3 --dataset sim_small --split unseen_perturbation:2 --metrics l2_notarget"
     said = embbench(tmp_path, line, EMBBENCH_HOME=str(small / "home"))
     out = good(said)
     assert not [w for w in ("l2_notarget", "permuted:hallmark:8", "context_mean", "noise ceiling") if w not in out]
@@ -281,7 +281,7 @@ def test_a_screen_from_import_to_leaderboard(tmp_path: Path, monkeypatch: pytest
         patch.setattr(names, "registry_of", lambda paths: Registry(tmp_path / "few.yaml"))
         out = good(embbench(tmp_path, "data describe theirs"))
     assert [out.count(word) for word in ("conditions", "hallmark")] >= [1, 1]
-    grid = "grid --dataset theirs --split unseen_context --emb hallmark:2 --head knn:1 --permutations 1 --metrics l2"
+    grid = "grid --dataset theirs --split unseen_context --emb hallmark:2 --head knn:1 --permutations 1 --metrics l2_notarget"
     good(embbench(tmp_path, grid))
     board = pd.read_csv(tmp_path / "results" / "theirs" / "leaderboard.csv")
     assert set(board["n_contexts"]) == {2}

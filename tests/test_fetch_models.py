@@ -32,7 +32,7 @@ SETTINGS = ("HF_HUB_OFFLINE", "HF_TOKEN", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE
 PROXIES = ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
 CELLS = "--level gene --cells 5"
 GRID = (
-    "grid --dataset toy --split unseen_perturbation:2 --head knn:k=3 --permutations 0 --metrics l2 --out r "
+    "grid --dataset toy --split unseen_perturbation:2 --head knn:k=3 --permutations 0 --metrics l2_notarget --out r "
     f"--emb {GENEFORMER}:level=gene:cells=5:device=cpu"
 )
 

@@ -34,6 +34,7 @@ DEFAULTS = {
     "graph": "none",
     "select": "l2",
     "genes": "all",
+    "samples": 100,
     "strict_context": False,
     "seed": 0,
     "protocol": "default",

@@ -28,7 +28,7 @@ from embbench.report.write import report_frames, write_report
 METRICS = {"pearson": {"best": "high", "lower": -1.0, "upper": 1.0, "level": "condition"}}
 METRICS |= {"l2": {"best": "low", "lower": 0.0, "upper": np.inf, "level": "condition"}}
 COORDINATES = {"combine": "sum", "context_embedding": "none", "features": "pca:100", "scope": "auto"}
-COORDINATES |= {"target": "effects", "graph": "none", "select": "l2_all", "genes": "all", "strict_context": False}
+COORDINATES |= {"target": "effects", "graph": "none", "select": "l2_all", "genes": "all", "samples": 100, "strict_context": False}
 COORDINATES |= {"seed": 0, "protocol": "default", "status": "done", "reason": "", "fallback": "context mean", "dim": 10}
 COORDINATES |= {"chosen": "", "trials": 3, "cpu_seconds": 0.1, "split": "unseen_perturbation"}
 HERE = Path(__file__).resolve().parents[1]
