@@ -136,7 +136,7 @@ def listed(home: Path, name: str) -> dict[str, str]:
     start = next(i for i, line in enumerate(lines) if line.startswith(f"{name}:"))
     end = next((i for i in range(start + 1, len(lines)) if lines[i][:1] != " "), len(lines))
     head = next(line for line in reversed(lines[:start]) if line.startswith("name "))
-    places = sorted((head.index(f" {column} "), column) for column in ("dim", "holds", "state", "licence"))
+    places = sorted((head.index(f" {column} "), column) for column in ("dim", "information", "state", "licence"))
     stops = [place for place, _ in places[1:]] + [len(head) + 1]
     cells = {c: [line[at:stop] for line in lines[start:end]] for (at, c), stop in zip(places, stops, strict=True)}
     return {column: "".join(parts).replace(" ", "") for column, parts in cells.items()}
