@@ -128,6 +128,12 @@ class Entry:
         if self.needs_file and self.argument in OWN_FILES and self.argument not in params:
             raise UserError(f"{self.kind} {self.name!r} needs {self.needs_file}")
         declared = isinstance(thing, Metric | Composite)
+        if declared and (fixed := sorted(set(overrides) - set(getattr(thing, "settable", ())))):
+            takes = ", ".join(getattr(thing, "settable", ())) or "no parameter"
+            raise UserError(
+                f"{self.kind} {self.name!r} takes {takes}, found {fixed[0]}; other variants have names of their own "
+                f"(embbench list {self.kind})"
+            )
         try:
             return replace(thing, **params) if declared else thing(**params)
         except TypeError as error:

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 import numpy as np
 
@@ -165,6 +166,7 @@ class Metric:
     space: str = "genes"
     unit: str = ""
     about: str = ""
+    settable: ClassVar[tuple[str, ...]] = ()  # fields that a spec may set; every other variant has a name of its own
 
     @property
     def formula(self) -> str:

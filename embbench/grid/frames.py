@@ -61,7 +61,7 @@ def read_frames(results: Results, registry: Registry, names: list[str]) -> Frame
     truths: dict[str, Truth] = {}
     table, ceilings, facts = _Scores([]), [], {}
     for where, group in runs[runs.status == "done"].groupby(["dataset", "split", "genes", "digest"], sort=False):
-        dataset, _, genes, key = map(str, where)
+        dataset, split, genes, key = map(str, where)
         targets = set(group.target)
         data = results.screen(key)
         if "population" in targets:
@@ -77,19 +77,27 @@ def read_frames(results: Results, registry: Registry, names: list[str]) -> Frame
         undefined = {n: why for n, why in reasons(data, metrics, targets).items() if n not in scored}
         facts[dataset] = _facts(data, kind, undefined)
         source = functools.partial(with_cells, data, dataset, genes, registry)
+        place = {"dataset": dataset, "split": split, "genes": genes}
         for fold in group.drop_duplicates(["seed", "fold", "target"])["key"]:
             limits = limits_of(results, fold, source, metrics)
-            ceilings.append(_ceilings({"dataset": dataset, "genes": genes}, limits, results.rows(fold)["rows"], rows))
+            ceilings.append(_ceilings(place, limits, results.rows(fold)["rows"], rows))
+        truths.clear()  # of this board: the next one has other rows
     empty = pd.DataFrame(columns=[*COORDINATES, "key", "config", "role", "row", "metric", "value"])
     return Frames(
         runs.drop(columns=["digest", "kind"]),
         table.frame() if table.parts else empty,
-        pd.concat(ceilings, ignore_index=True).drop_duplicates(["dataset", "genes", "row", "metric", "variant"])
-        if ceilings
-        else pd.DataFrame(),
+        _over_seeds(pd.concat(ceilings, ignore_index=True)) if ceilings else pd.DataFrame(),
         {n: {name: getattr(m, name) for name in DECLARED} | {"formula": m.formula} for n, (m, _) in metrics.items()},
         facts,
     )
+
+
+def _over_seeds(ceilings: pd.DataFrame) -> pd.DataFrame:
+    """One row per split, dataset row, metric and variant: a rank depends on the fold, so seeds are averaged."""
+    by = ["dataset", "split", "genes", "row", "metric", "variant"]
+    mean = ceilings.groupby(by, sort=False)[["value", "bias"]].mean().reset_index()
+    first = ceilings.drop_duplicates(by).drop(columns=["value", "bias"])
+    return first.merge(mean, on=by, how="left")
 
 
 def with_cells(data: PerturbationDataset, name: str, genes: str, registry: Registry) -> PerturbationDataset:

@@ -47,12 +47,12 @@ def limits_of(
         truth = truth_of(data, at["rows"], at["train"], cells=data.cells is not None, spaces=spaces)
         able = {n: m for n, m in missing.items() if not m.unmet(truth)}
         made = ceilings(data, truth, at["rows"], at["train"], able, outer=OUTER, inner=INNER, samples=run.samples)
-        facts["ceilings"] = [c for c in facts["ceilings"] if c["metric"] not in able]
+        facts["ceilings"] = [c for c in facts["ceilings"] if c["metric"] not in missing]
         for c in made:
             arrays[f"{c.variant}|{c.metric}"] = np.asarray(c.values, dtype=np.float64)
             facts["ceilings"].append({"variant": c.variant, "metric": c.metric, "note": c.note, "bias": c.bias})
         if data.cells is not None or not data.meta.get("cells_digest"):
-            facts["metrics"] |= {n: metrics[n][1] for n in able}
+            facts["metrics"] |= {n: metrics[n][1] for n in missing}  # those with an unmet need too: nothing to look for
             write_h5(path, "ceilings", arrays, facts)
     return [
         Ceiling(c["variant"], c["metric"], arrays[f"{c['variant']}|{c['metric']}"], c["note"], c["bias"])

@@ -135,6 +135,10 @@ class Results:
     def _plan_paths(self) -> list[Path]:
         return sorted((self.folder / "plans").glob("[0-9]*-*.json"), key=lambda p: int(p.stem.partition("-")[0]))
 
+    def any_plans(self) -> list[dict[str, Any]]:
+        """All kept plans, oldest first; none in a new folder."""
+        return [body for path in self._plan_paths() if (body := _plan(path)) is not None]
+
     def plans(self) -> list[dict[str, Any]]:
         """All kept plans, oldest first, each without the runs that a later one has replaced.
 
@@ -146,7 +150,7 @@ class Results:
         UserError
             The folder holds no whole one.
         """
-        found = [body for path in self._plan_paths() if (body := _plan(path)) is not None]
+        found = self.any_plans()
         if not found:
             raise UserError(
                 f"{self.folder} holds no results (no plans/*.json); run embbench grid --out {self.folder} first"

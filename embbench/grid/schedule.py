@@ -137,6 +137,7 @@ def _run(
 
 
 def _keep(results: Results, planned: list[Planned], grid: Grid, paths: tuple[str, ...]) -> None:
+    _check_samples(results, grid)
     kinds, marks = {}, {}
     for where, run in {place(p.run): p.run for p in planned}.items():
         data = screen(run.dataset, run.genes, paths)
@@ -151,6 +152,16 @@ def _keep(results: Results, planned: list[Planned], grid: Grid, paths: tuple[str
             told[p.config] = facts_of(registry, p.run) | {"flags": "; ".join(flags_of(registry, data, p.run, p.role))}
     facts = {"kinds": kinds, "marks": marks, "grid": grid.model_dump(), "told": told}
     results.add_plan(planned, {**facts, "registry": [Path(p).name for p in paths]})
+
+
+def _check_samples(results: Results, grid: Grid) -> None:
+    """Populations of different size are not comparable: distances between samples depend on their number."""
+    kept = {p["facts"]["grid"]["samples"] for p in results.any_plans() if p["facts"]["grid"]["target"] == "population"}
+    if grid.target == "population" and kept - {grid.samples}:
+        raise UserError(
+            f"{results.folder} holds populations of {', '.join(map(str, sorted(kept)))} cells per condition, this grid "
+            f"samples {grid.samples}; scores depend on the number, so name another folder with --out"
+        )
 
 
 def _tasks(todo: list[Planned]) -> list[list[Planned]]:

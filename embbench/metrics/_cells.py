@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -93,13 +93,18 @@ class CellMetric(Metric):
     scorer : ``scorer(kernel, frame, pred, truth, mask) -> (n,)``, e.g. `score_clouds`.
     kernel : its first argument.
     cells : ``equal`` (the same number on both sides, by which entries and ceilings can be compared) or ``all``.
+    pairs : the kernel pairs cells one to one and needs equally many.
     """
 
     scorer: Callable[..., np.ndarray] = score_clouds
     kernel: object = None
     cells: str = "equal"
+    pairs: bool = False
+    settable: ClassVar[tuple[str, ...]] = ("cells",)
 
     def __post_init__(self) -> None:
+        if self.pairs and self.cells == "all":
+            raise ValueError("metric: pairs cells one to one, so cells must be 'equal', got 'all'")
         if self.cells not in PAIRED:
             raise ValueError(f"metric: cells must be one of {', '.join(PAIRED)}, got {self.cells!r}")
         object.__setattr__(self, "fn", partial(self.scorer, self.kernel, Frame(self.space, self.cells)))

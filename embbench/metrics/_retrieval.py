@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 import numpy as np
 
@@ -162,8 +163,8 @@ def candidates(truth: Truth, mask: np.ndarray, by: str = "prediction", genes_of:
 class Retrieval(Metric):
     """A rank metric: how many of the n tested conditions of a context look closer than the own one.
 
-    Every field below may be given with a registered name (``rank_l2_by_truth_all:ties=order``); ``fn``, ``best``,
-    ``level`` and the range follow from them.
+    ``ties`` and ``over`` may be given with a registered name (``rank_l2_by_truth_all:ties=order``); ``fn``, ``best``,
+    ``level`` and the range follow from the fields below.
 
     Parameters
     ----------
@@ -190,6 +191,8 @@ class Retrieval(Metric):
     over: str = "n-1"
     form: str = "rank"
     genes_of: str = "row"
+
+    settable: ClassVar[tuple[str, ...]] = ("ties", "over")
 
     def __post_init__(self) -> None:
         """Check the words; derive what follows from them."""

@@ -184,4 +184,3 @@ AP = "one-vs-rest sum over thresholds of recall gained x precision there (chance
 STEPS = "scikit-learn average_precision_score; Manning, Raghavan and Schütze (2008), section 8.4"
 ap_condition = _metric(partial(_condition_area, area=areas.average_precision), "condition", AP, RANKED, STEPS)
 ap_gene = _metric(partial(_gene_area, area=areas.average_precision_without_each), "gene", AP, RANKED, STEPS)
-

@@ -178,13 +178,13 @@ mmd_rbf_cellflow_v = population_metric(
 mmd_linear_v = population_metric(
     score_clouds, distances.mmd_linear_v, "|mean x - mean y|^2: sees means only.", LINEAR, unit="expression^2"
 )
-wasserstein_sliced_w1 = population_metric(_sliced, 1, SLICED_ABOUT + "1.", SLICED, unit="expression")
-wasserstein_sliced_w2 = population_metric(_sliced, 2, SLICED_ABOUT + "2.", SLICED, unit="expression")
+wasserstein_sliced_w1 = population_metric(_sliced, 1, SLICED_ABOUT + "1.", SLICED, unit="expression", pairs=True)
+wasserstein_sliced_w2 = population_metric(_sliced, 2, SLICED_ABOUT + "2.", SLICED, unit="expression", pairs=True)
 wasserstein_exact_w1 = population_metric(
-    score_clouds, partial(wasserstein, order=1), EXACT_ABOUT + "1.", EXACT, unit="expression"
+    score_clouds, partial(wasserstein, order=1), EXACT_ABOUT + "1.", EXACT, unit="expression", pairs=True
 )
 wasserstein_exact_w2 = population_metric(
-    score_clouds, partial(wasserstein, order=2), EXACT_ABOUT + "2.", EXACT, unit="expression"
+    score_clouds, partial(wasserstein, order=2), EXACT_ABOUT + "2.", EXACT, unit="expression", pairs=True
 )
 pearson_edistance_euclidean_v = population_metric(
     _pearson_edistance, None, STRENGTH_ABOUT, STRENGTH, best="high", lower=-1.0, upper=1.0, level="set"

@@ -162,7 +162,7 @@ class Board:
     Parameters
     ----------
     where : dataset, split, genes.
-    rows : r test rows with row, condition, context, unit; sorted by row.
+    rows : r test rows with row, condition, context, unit and, where known, candidates; sorted by row.
     draws, table : the board's part of `Settings`, with ``of_draw`` between them.
     values : shape (draws, r), float64, mean over seeds; NaN where absent or undefined.
     undefined : shape (draws, r); NaN scores (over seeds).
@@ -248,7 +248,8 @@ def _board(part: pd.DataFrame, draw: np.ndarray, config: Settings, members: np.n
     place = np.full(len(config.draws), -1)
     place[fine] = np.arange(len(fine))
     numbers, first, row = np.unique(part["row"].to_numpy(), return_index=True, return_inverse=True)
-    rows = part.iloc[first][["row", "condition", "context", "unit"]].reset_index(drop=True)
+    facts = [c for c in ("row", "condition", "context", "unit", "candidates") if c in part]
+    rows = part.iloc[first][facts].reset_index(drop=True)
     shape = (len(fine), len(numbers))
     cell = place[draw] * shape[1] + row
     value = part["value"].to_numpy(dtype=np.float64)

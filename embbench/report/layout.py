@@ -190,7 +190,10 @@ def _legend(
         )
     level = metrics[part["metric"].iloc[0]].get("level")
     if level == "set":
-        out.append("A value depends on the other conditions of its context; resamples keep the values as they are.")
+        out.append(
+            f"A value depends on the conditions of its fold and context ({part['candidates'].iloc[0]}, the own one"
+            " included); resamples keep the values as they are."
+        )
     if level == "gene":
         out.append(
             "A statistic per gene over the conditions of a context; a condition's value is its linear part (leave one"

@@ -40,7 +40,7 @@ def ceiling_values(ceilings: pd.DataFrame | None, board: Board, metric: str) -> 
     keep = ceilings["metric"] == metric
     if "variant" in ceilings:
         keep &= ceilings["variant"].astype(object).where(ceilings["variant"].notna(), "").isin(["", VARIANT])
-    for column in ("dataset", "genes"):
+    for column in ("dataset", "split", "genes"):
         if column in ceilings:
             keep &= ceilings[column] == board.where[column]
     part = ceilings[keep].drop_duplicates("row").set_index("row")

@@ -22,7 +22,7 @@ _PAIRS = ("pairs", "pairs_better", "pairs_worse")
 _SCORE = ("mean", "low", "high", "n_units", "unit", "n_conditions", "n_contexts", "undefined")
 _SAID = (
     *("coverage", "enough_coverage", "fallback", "dim", "query_controls", "config"),
-    *("information", "modality", "dated", "complexity", "flags"),
+    *("information", "modality", "dated", "complexity", "flags", "candidates"),
     *("ceiling", "ceiling_note", "ceiling_conditions", "floor", "floor_name"),
     *("progress", "progress_low", "progress_high", "progress_note", "permutation", "draws"),
     *(f"vs_permuted{e}" for e in _VERSUS),
@@ -124,11 +124,19 @@ def _ranked(
             table, found = pairwise(board, part, places, sample, sign=sign, seed=seed)
             counts = {column: found[column] for column in _PAIRS}
             tests.append(table.assign(**board.where))
-        parts.append(part.assign(**counts))
+        parts.append(part.assign(**counts, candidates=_span(board.rows)))
     extra = varying(config)
     shown = ["metric", "subset", *BOARD, *COLUMNS[:4], NAMES[2], *extra, *COLUMNS[4:]]
     columns = ["metric", "subset", *BOARD, "role", "rank", *NAMES, *extra, *_SCORE, *_SAID]
     return _stack(pd, parts, columns, metric, subset), _stack(pd, tests, shown, metric, subset)
+
+
+def _span(rows: pd.DataFrame) -> str:
+    """Smallest and largest number of conditions that a row was ranked among, e.g. ``8-12``."""
+    if "candidates" not in rows:
+        return ""
+    low, high = int(rows["candidates"].min()), int(rows["candidates"].max())
+    return str(low) if low == high else f"{low}-{high}"
 
 
 def by_context(

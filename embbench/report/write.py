@@ -96,7 +96,8 @@ def report_frames(
         parts["pairwise"].append(pairs)
         parts["choice"].append(choices(*bare, metric=name, coverage=coverage, **few))
         parts["rank_boxes"].append(rank_boxes(part, runs, metrics, metric=name, coverage=coverage))
-        for subset in SUBSETS:
+        # a statistic per gene over all conditions is not that of some of them
+        for subset in SUBSETS if metrics[name].get("level") != "gene" else SUBSETS[:1]:
             where: dict[str, Any] = {"metric": name, "subset": subset, **few}
             if subset != "all":
                 parts["leaderboard"].append(tables.leaderboard(*given, coverage=coverage, **where))

@@ -147,12 +147,12 @@ def _pairs(frame: pd.DataFrame) -> tuple[pd.DataFrame, str]:
 
 
 def _ceilings(frame: pd.DataFrame | None) -> pd.DataFrame:
-    """Mean ceiling per dataset, gene set, metric and variant (contexts equal), with bias and origin."""
+    """Mean ceiling per board, metric and variant (contexts equal), with bias and origin."""
     import pandas as pd
 
     if frame is None or not len(frame):
         return pd.DataFrame()
-    by = [c for c in ("dataset", "genes", "metric", "variant", "note") if c in frame]
+    by = [c for c in (*BOARD, "metric", "variant", "note") if c in frame]
     texts = frame[by].astype(object).fillna("")
     values = frame.assign(**{c: texts[c] for c in by}, context=frame["context"].astype(object))
     means = {"value": "mean"} | ({"bias": "mean"} if "bias" in frame else {})

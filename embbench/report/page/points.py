@@ -82,8 +82,8 @@ def _ceilings(part: pd.DataFrame, facts: pd.DataFrame, ceilings: pd.DataFrame) -
     rows = rows.assign(key=rows["key"].astype(object)).merge(facts[["key", *where]], on="key")
     rows = rows[[*where, "context", "row"]].drop_duplicates()
     known = main_ceilings(ceilings)
-    known = known[[c for c in ("dataset", "genes", "row", "metric", "value") if c in known]].drop_duplicates()
-    joined = rows.astype({"context": object}).merge(known, on=[c for c in ("dataset", "genes", "row") if c in known])
+    known = known[[c for c in (*BOARD, "row", "metric", "value") if c in known]].drop_duplicates()
+    joined = rows.astype({"context": object}).merge(known, on=[c for c in (*BOARD, "row") if c in known])
     return _wide(joined, [*where, "context"]) if len(joined) else joined[[*where, "context"]]
 
 

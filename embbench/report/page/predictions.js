@@ -132,7 +132,7 @@ function provenance(host) {
   host.replaceChildren(
     Object.keys(DATA.provenance).length ? nested(DATA.provenance) : empty("No versions, hashes, seeds or commands were handed over."),
     el("h3", {}, "Metrics"), plainTable(["Metric", "Better", "Range", "Unit", "Level", "Definition", "Source"], definitions, "Metric definitions"),
-    el("h3", {}, "Ceilings"), ceilings.length ? plainTable(["Dataset", "Genes", "Metric", "Variant", "Mean", "Bias", "Conditions", "From"],
-      ceilings.map((row) => [row.dataset, row.genes, row.metric, row.variant || "", show(row.value), show(row.bias), show(row.conditions), row.note || ""]), "Ceilings") : empty("No ceiling is available."),
+    el("h3", {}, "Ceilings"), ceilings.length ? plainTable(["Dataset", "Split", "Genes", "Metric", "Variant", "Mean", "Bias", "Conditions", "From"],
+      ceilings.map((row) => [row.dataset, row.split || "", row.genes, row.metric, row.variant || "", show(row.value), show(row.bias), show(row.conditions), row.note || ""]), "Ceilings") : empty("No ceiling is available."),
     el("h3", {}, "Datasets"), plainTable(["Dataset", ...known], Object.entries(DATA.datasets).map(([name, facts]) => [name, ...known.map((key) => told(facts[key]))]), "Datasets"));
 }
