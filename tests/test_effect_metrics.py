@@ -14,7 +14,7 @@ from scipy import spatial, stats
 from sklearn import metrics as sk
 
 from embbench import registry
-from embbench.core import Metric, Truth
+from embbench.core import Metric, Truth, UserError
 from embbench.metrics import correlation, errors, r2, retrieval, systematic
 from embbench.metrics._retrieval import Retrieval, rank_rows
 
@@ -446,11 +446,17 @@ def test_parameters_are_checked_and_what_follows_is_derived():
 def test_registered_names_take_parameters():
     parse = registry.default().parse
     pred, truth = tied_example()
-    for text in ("rank_l2_by_truth_all:ties=order", "rank_l2_by_truth_all:over=n", "rank_l2_by_truth_all:distance=l1"):
+    for text in ("rank_l2_by_truth_all:ties=order", "rank_l2_by_truth_all:over=n"):
         metric = parse("metrics", text).make()
         key, value = text.partition(":")[2].split("=")
         assert getattr(metric, key) == value
         assert (metric(pred, truth) != retrieval.rank_l2_by_truth(pred, truth)).any()
+
+
+@pytest.mark.parametrize("text", ["rank_l2_by_truth_all:distance=l1", "l2_all:best=high", "l2_all:genes=top20"])
+def test_a_spec_cannot_make_a_name_mean_something_else(text):
+    with pytest.raises(UserError, match="other variants have names of their own"):
+        registry.default().parse("metrics", text).make()
 
 
 def everything():

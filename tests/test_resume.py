@@ -25,7 +25,7 @@ from embbench.grid.names import registry_of
 from embbench.grid.plan import _component
 from embbench.grid.results import Results
 from embbench.grid.schedule import run_grid
-from embbench.grid.screens import screen, split_of
+from embbench.grid.screens import _screen, split_of
 
 GRID = """\
 dataset: kill_tiny
@@ -183,7 +183,7 @@ def test_a_table_never_mixes_old_and_new_code_or_data(paths: tuple[str, ...], tm
     def edit(path: Path, old: str, new: str) -> None:
         assert old in path.read_text()
         path.write_text(path.read_text().replace(old, new))
-        for cached in (code_of, registry_of, screen, split_of, _component):
+        for cached in (code_of, registry_of, _screen, split_of, _component):
             cached.cache_clear()  # as in the next process
 
     first = keys_of("fragile,knn:k=3")

@@ -142,8 +142,8 @@ def _page(
 
     metric = known.parse("metrics", names[0]).make()
     details = details_of(results, known, frames.runs, frames.scores, (names[0], metric))
-    commands = {"grid": "embbench grid (the grids below)", "report": f"embbench report {results.folder.name} --html"}
-    bundle = make_bundle(frames, tables, details, provenance_of(results, commands))
+    page = f"embbench report {results.folder.name} --html report.html"
+    bundle = make_bundle(frames, tables, details, provenance_of(results, page))
     if more.get("html") is not None:
         from embbench.report.page.write import write_page
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -175,17 +175,22 @@ def _some(cells: np.ndarray) -> np.ndarray:
     return cells[keep].astype(np.float64)
 
 
-def provenance_of(results: Results, commands: Mapping[str, str]) -> dict[str, Any]:
-    """Versions, hashes, seeds, grids and commands behind a folder; no time stamp, so that the page is reproducible."""
-    from embbench.cache.store import versions
+def provenance_of(results: Results, report: str) -> dict[str, Any]:
+    """Versions, hashes, seeds, grids and commands behind a folder; no time stamp, so that the page is reproducible.
 
+    Versions are those that the grids ran with; ``report`` is the command that makes the page.
+    """
     plans = results.plans()
-    grids = [plan["facts"]["grid"] for plan in plans]
+    grids = [{**plan["facts"]["grid"], "scored": plan["facts"].get("scored", [])} for plan in plans]
+    records = [plan.get("record", {}) for plan in plans]
+    versions = list(
+        {json.dumps(r.get("versions", {}), sort_keys=True): r.get("versions", {}) for r in records}.values()
+    )
     return {
-        "versions": versions(),
+        "versions": versions[0] if len(versions) == 1 else versions,
         "hashes": {where: marks for plan in plans for where, marks in plan["facts"]["marks"].items()},
         "seeds": sorted({seed for grid in grids for seed in grid["seed"]}),
         "grids": grids,
         "registries": sorted({name for plan in plans for name in plan["facts"].get("registry", [])}),
-        "commands": dict(commands),
+        "commands": [*dict.fromkeys(r["command"] for r in records if r.get("command")), report],
     }

@@ -236,6 +236,7 @@ def _facts(data: PerturbationDataset, kind: str, undefined: dict[str, str]) -> d
         "genes": data.effects.shape[1],
         "unit": data.unit,
         "dated": data.meta.get("dated", ""),
+        "study": data.name if data.meta.get("simulated") else data.meta.get("source") or data.name,
         "entity_type": data.entity_type,
         "kind": kind,
         "controls": data.meta.get("controls", "none"),

@@ -59,10 +59,17 @@ def plan(grid: Grid, paths: tuple[str, ...] = ()) -> list[Planned]:
     out: dict[str, Planned] = {}
     for name, split, seed in product(grid.dataset, grid.split, grid.seed):
         for planned in _plan_one(grid, registry, paths, name, split, seed):
-            out.setdefault(planned.key, planned)
+            first = out.setdefault(planned.key, planned)
+            if first.run != planned.run:  # another name for the same content is said, not dropped
+                alias = replace(planned, key=digest([planned.key, planned.run.coordinates()]), reason=_same(first.run))
+                out.setdefault(alias.key, alias)
     if not out:
         raise UserError(f"this grid has no run: {', '.join(grid.head)} without embedding; name one with --emb")
     return list(out.values())
+
+
+def _same(run: Run) -> str:
+    return f"the same content as {run.embedding} x {run.head} with {run.features}: scored there once"
 
 
 def _plan_one(

@@ -115,10 +115,11 @@ class Results:
             ) from None
         return path
 
-    def add_plan(self, planned: list[Planned], facts: dict[str, Any]) -> None:
+    def add_plan(self, planned: list[Planned], facts: dict[str, Any], record: dict[str, Any] | None = None) -> None:
         """Keep what a grid consists of as the latest plan, ``plans/<number>-<digest>.json``.
 
         ``facts["marks"]`` holds the digests of screen and splits per `place`: what later plans must agree with.
+        ``record`` (versions, command) is kept beside it; it is of the first time that the plan was made.
         """
         body = {"facts": facts, "runs": [{**asdict(p), "run": p.run.coordinates()} for p in planned]}
         name = digest(body)
@@ -127,7 +128,7 @@ class Results:
             return
         number = 1 + max((int(path.stem.partition("-")[0]) for path in kept), default=0)
         with replacing(self.path("plans", f"{number:04d}-{name}", "json")) as temporary:
-            temporary.write_text(json.dumps(body, indent=1), encoding="utf-8")
+            temporary.write_text(json.dumps(body | {"record": record or {}}, indent=1), encoding="utf-8")
         for path in kept:  # the same plan, but no longer the latest
             if path.stem.endswith(f"-{name}"):
                 path.unlink(missing_ok=True)
@@ -290,11 +291,11 @@ def _plan(path: Path) -> dict[str, Any] | None:
     """A kept plan; None when it is absent or does not match its name (then it is set aside, and said)."""
     try:
         body = json.loads(path.read_text(encoding="utf-8"))
-        if digest(body) == path.stem.partition("-")[2]:
+        if digest({name: body[name] for name in ("facts", "runs")}) == path.stem.partition("-")[2]:
             return body
     except FileNotFoundError:
         return None
-    except ValueError:
+    except (ValueError, KeyError, TypeError):
         pass
     warnings.warn(
         f"{path}: does not match its name (a bit was changed); set aside as {set_aside(path).name}", stacklevel=2

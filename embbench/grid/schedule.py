@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
+import sys
 import threading
 import time
 import warnings
@@ -16,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from embbench.cache.home import home
-from embbench.cache.store import sweep
+from embbench.cache.store import sweep, versions
 from embbench.core import Run, UserError
 from embbench.grid.fit import fold_of, job_of, predict
 from embbench.grid.honesty import audit, facts_of, flags_of, foreign
@@ -151,7 +153,19 @@ def _keep(results: Results, planned: list[Planned], grid: Grid, paths: tuple[str
             data = screen(p.run.dataset, p.run.genes, paths)
             told[p.config] = facts_of(registry, p.run) | {"flags": "; ".join(flags_of(registry, data, p.run, p.role))}
     facts = {"kinds": kinds, "marks": marks, "grid": grid.model_dump(), "told": told}
-    results.add_plan(planned, {**facts, "registry": [Path(p).name for p in paths]})
+    facts |= {"scored": metric_names(registry, grid.metrics, grid.target), "registry": [Path(p).name for p in paths]}
+    results.add_plan(planned, facts, {"versions": versions(), "command": _command()})
+
+
+def _command() -> str:
+    """The line that started this process; the number of workers never changes a number and is left out."""
+    if Path(sys.argv[0]).name != "embbench":
+        return "embbench.run_grid(...) in Python"
+    words = list(sys.argv[1:])
+    if "--workers" in words[:-1]:
+        at = words.index("--workers")
+        del words[at : at + 2]
+    return shlex.join(["embbench", *words])
 
 
 def _check_samples(results: Results, grid: Grid) -> None:
