@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +59,7 @@ def scores(results: Results, planned: list[Planned], metric: str, paths: tuple[s
     return frame.loc[frame["key"].isin([p.key for p in planned]), "value"].to_numpy()
 
 
-def by_hand(proba: np.ndarray, labels: np.ndarray, one: object) -> np.ndarray:
+def by_hand(proba: np.ndarray, labels: np.ndarray, one: Callable[[np.ndarray, np.ndarray], float]) -> np.ndarray:
     """Per gene the mean over classes of scikit-learn's ``one(is class, probability)``; NaN without two classes."""
     out = np.full(labels.shape[1], np.nan)
     for gene in range(labels.shape[1]):
