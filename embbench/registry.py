@@ -137,11 +137,12 @@ class Entry:
         try:
             return replace(thing, **params) if declared else thing(**params)
         except TypeError as error:
+            told = {k: v for k, v in params.items() if k != "of"}  # may be a whole screen or table
             taken = inspect.signature(type(thing) if declared else thing).parameters
             known = [name for name in taken if name != "self"]
             hint = f"; give {self.needs_file}" if self.needs_file else ""
             raise UserError(
-                f"{self.kind} {self.name!r}: parameters {params} do not fit: {error}; "
+                f"{self.kind} {self.name!r}: parameters {told} do not fit: {error}; "
                 f"it takes {', '.join(known) or 'none'}{hint}"
             ) from error
         except ValueError as error:

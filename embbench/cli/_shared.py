@@ -91,9 +91,15 @@ def progress_bar(label: str) -> Iterator[Callable[[Outcome | None, int, int], No
         task = bar.add_task(label, total=None, failed="")
         failed = 0
 
+        said = 0
+
         def update(outcome: Outcome | None, finished: int, total: int) -> None:
-            nonlocal failed
+            nonlocal failed, said
             failed += outcome is not None and outcome.status == "failed"
             bar.update(task, completed=finished, total=total, failed=f"{failed} failed" if failed else "")
+            tenth = 10 * finished // max(1, total)
+            if not console.is_terminal and outcome is not None and tenth > said:  # a log file wants few lines
+                said = tenth
+                say(f"{label}: {finished} of {total}" + (f", {failed} failed" if failed else ""))
 
         yield update

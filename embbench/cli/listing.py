@@ -118,13 +118,18 @@ def span(made: Metric | Composite) -> str:
 def _entry(loaded: Registry, kind: str, name: str) -> Entry:
     """The component of that name: of the kind asked for, else the only one of any kind."""
     from embbench.core import UserError
+    from embbench.grid.metrics import scored_by
     from embbench.registry import unknown_name
 
+    if kind in ("metrics", "composites"):
+        return scored_by(loaded, name)
     if kind != "all":
         return loaded.get(kind, name)
     found = [e for e in loaded.entries() if e.name == name]
     if len(found) == 1:
         return found[0]
+    if not found and any(e.name.startswith(f"{name}_") for e in loaded.entries("metrics")):
+        return scored_by(loaded, name)
     if not found:
         raise UserError(unknown_name("components", name, [e.name for e in loaded.entries()]))
     raise UserError(

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 Metrics = Annotated[
     str | None, typer.Option(help="Metrics, comma-separated, by full name (embbench list metrics); or vcc_effects ...")
 ]
+REMEDIES = {
+    "no de": ": a DE table comes with labels, --dataset labelled:NAME",
+    "no cells": ": import the screen with its cells",
+}
 TABLES = "leaderboard.md, leaderboard.csv, pairwise.csv, decomposition.csv, by_context.csv, chosen.csv, timings.csv"
 
 
@@ -75,10 +79,14 @@ def write_and_show(
     from embbench.report.write import report_frames, write_frames
 
     results, known, more = Results(folder), registry_of(paths), dict(extras or {})
-    stored = results.plans()[-1]["facts"]["grid"]
-    asked = metrics or stored["metrics"]
-    names = metric_names(known, asked, target or stored["target"])
+    stored = [plan["facts"]["grid"] for plan in results.plans()]
+    asked = metrics or stored[-1]["metrics"]
+    targets = dict.fromkeys(grid["target"] for grid in reversed(stored))
+    names = metric_names(known, asked, *([target] if target else targets))
     frames = read_frames(results, known, names)
+    for dataset, facts in frames.facts.items():
+        for name, why in facts["undefined"].items():
+            say(f"not scored on {dataset}: {name} ({why}{REMEDIES.get(why, '')})")
     limits = _variant(frames.ceilings, more.get("ceiling", "noise_free"))
     given = (frames.scores, frames.runs, limits, frames.metrics, frames.facts)
     tables = report_frames(*given, names, coverage=coverage)

@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 
 from embbench.core import CellView, DETable, Metric, PerturbationDataset, Truth, share_of
-from embbench.grid.halves import VARIANTS, Ceiling, from_cells
+from embbench.grid.halves import VARIANTS, Ceiling, family_of, from_cells
 from embbench.grid.resample import LEAST_CELLS, Resampler
+from embbench.grid.targets import observed_means
 
 Formula = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]  # (truth, variance, mask) -> (n,)
 NONE = "not available"
+WITHOUT = {"r2_perturbench": "a prediction larger than the noise-free effect scores higher, one near 0 without bound"}
 
 
 def _mean(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -54,6 +56,7 @@ FORMULAS: dict[str, Formula] = {
     "l2": lambda t, v, m: np.sqrt(np.sum(np.where(m, v, 0), axis=1)),
     "pearson": _pearson,
     "cosine": _cosine,
+    "mse_debiased": lambda t, v, m: np.zeros(len(t)),
 }
 
 
@@ -65,7 +68,7 @@ def ceiling(
     Parameters
     ----------
     data : the screen.
-    truth : of ``rows``.
+    truth : of ``rows``; for Systema's metrics its ``centroid`` is that of noise-free training effects.
     rows : (m,) dataset rows.
     name : registered metric name, e.g. ``l2_notarget``.
     metric : the metric.
@@ -82,10 +85,12 @@ def ceiling(
     genes on); Pearson and cosine are ``sqrt(1 - noise / total)``. Control noise shared by the genes of a row is part
     of ``v``. Top-k sets are chosen by the noisy truth, so formulas do not give them a ceiling.
     """
+    if reason := _unavailable(name, metric):
+        return np.full(len(rows), np.nan), reason
     if data.noise_free is not None and metric.target == "effects":
         return np.asarray(metric(data.noise_free[rows], truth), dtype=np.float64), "simulated truth"
-    family, _, genes = name.partition(":")[0].rpartition("_")
-    if truth.variance is None or family not in FORMULAS or genes not in ("all", "notarget"):
+    family = family_of(name)
+    if truth.variance is None or family not in FORMULAS or metric.genes not in ("all", "notarget"):
         return np.full(len(rows), np.nan), NONE
     mask = truth.mask(metric.genes)
     values = FORMULAS[family](np.where(mask, truth.effects, 0.0).astype(np.float64), truth.variance * 1.0, mask)
@@ -128,22 +133,24 @@ def ceilings(
     Notes
     -----
     `noise_free`. Squared errors: the mean square of scaled half differences (perturbed cells within batches, and half-B
-    controls, split at random), whose expectation is the sampling variance. Correlations: ``sqrt(2 r / (1 + r))``, r the
-    mean correlation of halves (Spearman 1910 and Brown 1910, British Journal of Psychology 3:271 and 3:296; the root is
-    the correlation with the noise-free effect). Other metrics: the observed effect, shrunk to the size that its noise
-    leaves it, plays the noise-free one, and its resample the observed one: ``theta``; done again with the resample in
-    the place of the observed effect it gives ``theta2``; values are ``2 theta - theta2``, bias is ``theta2 - theta``
-    (Hall and Martin 1988, Biometrika 75:661). What a metric reads of tests (DE, labels) is held: there a draw with the
-    noise-free effect's variance, and covariance with the observed one, is the prediction, and no bias is measured.
+    controls, split at random), whose expectation is the sampling variance; debiased ones less that mean. Correlations:
+    ``sqrt(2 r / (1 + r))``, r the mean correlation of halves (Spearman 1910 and Brown 1910, British Journal of
+    Psychology 3:271 and 3:296; the root is the correlation with the noise-free effect); Systema's with the controls
+    held, for their noise cancels against that of the centroid. Spearman, and metrics that read a test (DE): draws of
+    the noise-free effect given the observed one, each gene shrunk by itself (`numerics.shrinkage`), are the
+    predictions. Other metrics: the observed effect, shrunk to the size that its noise leaves it, plays the noise-free
+    one, and its resample the observed one: ``theta``; done again with the resample in the place of the observed effect
+    it gives ``theta2``; values are ``2 theta - theta2``, bias is ``theta2 - theta`` (Hall and Martin 1988, Biometrika
+    75:661).
     """
-    del train
     known = {n: m for n, m in metrics.items() if not m.unmet(truth)}
-    effects = {n: m for n, m in known.items() if m.target == "effects"}
+    effects = {n: m for n, m in known.items() if m.target == "effects" and not _unavailable(n, m)}
     source = _source(data, truth, rows, weights, seed) if effects else None
     found: dict[str, dict[str, Ceiling]] = {name: {} for name in known}
     if source is not None:
         for made in from_cells(source, truth, effects, outer, inner, variants):
             found[made.metric][made.variant] = made
+    exact = _against_noise_free(data, truth, rows, train)
     for name, metric in known.items():
         own = found[name]
         if metric.target == "population":
@@ -152,8 +159,31 @@ def ceilings(
         if data.noise_free is not None and "noise_free" in own:
             own["from_cells"] = replace(own["noise_free"], variant="from_cells")
         if data.noise_free is not None or "noise_free" not in own:
-            own["noise_free"] = Ceiling("noise_free", name, *ceiling(data, truth, rows, name, metric))
+            own["noise_free"] = Ceiling("noise_free", name, *ceiling(data, exact, rows, name, metric))
     return [own[v] for own in found.values() for v in VARIANTS if v in own and v in (*variants, "noise_free")]
+
+
+def _unavailable(name: str, metric: Metric) -> str:
+    """Why a metric has no ceiling at all, as a note; empty when it may have one."""
+    reason = WITHOUT.get(family_of(name), "")
+    if metric.target == "population" and "de" in metric.needs:
+        reason = "the DE table was made with the replicate's cells"
+    if getattr(metric, "cells", "equal") == "all":
+        reason = "cells=all: entries and ceiling would differ in number"
+    return f"{NONE} ({reason})" if reason else ""
+
+
+def _against_noise_free(data: PerturbationDataset, truth: Truth, rows: np.ndarray, train: np.ndarray) -> Truth:
+    """The truth with the centroid of noise-free training effects, which hold no control noise, as predictions of them.
+
+    `Truth.centroid` holds the noise of half A, as predictions of a head do: it cancels in theirs, not in the known
+    effect.
+    """
+    if data.noise_free is None or truth.centroid is None:
+        return truth
+    seen = np.ones((len(train), data.effects.shape[1]), bool) if data.observed is None else data.observed[train]
+    means = observed_means(data.noise_free[train], seen, data.context_codes[train], len(data.contexts))
+    return replace(truth, centroid=means.astype(np.float32)[truth.context])
 
 
 def _source(data: PerturbationDataset, truth: Truth, rows: np.ndarray, weights: str, seed: int) -> Resampler | None:
@@ -172,22 +202,24 @@ def _add_population(own: dict[str, Ceiling], truth: Truth, name: str, metric: Me
     Finite samples of one distribution are apart from each other, the more the fewer they are: the number of cells is
     ``min(samples, n // 2)``, that of the rows scored together where a value depends on other rows.
     """
-    values, note = np.full(len(truth.effects), np.nan), NONE
-    if truth.cells is not None:
-        note = f"replicate half of the cells, at most {samples}"
-        halves = [_replicate(truth.cells, i, samples, seed) for i in range(len(truth.effects))]
-        size = np.array([len(h) for h in halves])
-        if metric.level == "set":
-            rows = np.flatnonzero(size >= LEAST_CELLS // 2)
-            if len(rows):
-                least = int(size[rows].min())
-                cells = np.stack([halves[i][:least] for i in rows])
-                values[rows] = metric(cells, _take(truth, rows))
-        else:
-            for i in np.flatnonzero(size >= LEAST_CELLS // 2).tolist():
-                values[i] = metric(halves[i][None], _take(truth, np.array([i])))[0]
-        if missing := int((size < LEAST_CELLS // 2).sum()):
-            note += f"; {missing} of {len(size)} rows too small (below {LEAST_CELLS} cells)"
+    values, note = np.full(len(truth.effects), np.nan), _unavailable(name, metric)
+    if note or truth.cells is None:
+        own["noise_free"] = Ceiling("noise_free", name, values, note or NONE)
+        return
+    note = f"replicate half of the cells, at most {samples}"
+    halves = [_replicate(truth.cells, i, samples, seed) for i in range(len(truth.effects))]
+    size = np.array([len(h) for h in halves])
+    if metric.level == "set":
+        rows = np.flatnonzero(size >= LEAST_CELLS // 2)
+        if len(rows):
+            least = int(size[rows].min())
+            cells = np.stack([halves[i][:least] for i in rows])
+            values[rows] = metric(cells, _take(truth, rows))
+    else:
+        for i in np.flatnonzero(size >= LEAST_CELLS // 2).tolist():
+            values[i] = metric(halves[i][None], _take(truth, np.array([i])))[0]
+    if missing := int((size < LEAST_CELLS // 2).sum()):
+        note += f"; {missing} of {len(size)} rows too small (below {LEAST_CELLS} cells)"
     own["noise_free"] = Ceiling("noise_free", name, values, note)
     own["replicate_vs_replicate"] = replace(own["noise_free"], variant="replicate_vs_replicate")
 

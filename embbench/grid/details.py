@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from embbench.core import Metric, PerturbationDataset, Run, view_cells
 from embbench.grid.frames import with_cells
+from embbench.grid.honesty import FLAGS
 from embbench.grid.results import Results, Stored
 from embbench.grid.space import population_basis
 from embbench.registry import Registry
@@ -24,7 +26,12 @@ POINTS = 150  # cells drawn per cloud
 
 
 def details_of(
-    results: Results, registry: Registry, runs: pd.DataFrame, scores: pd.DataFrame, metric: tuple[str, Metric]
+    results: Results,
+    registry: Registry,
+    runs: pd.DataFrame,
+    scores: pd.DataFrame,
+    metric: tuple[str, Metric],
+    coverage: float = 0.8,
 ) -> dict[str, Any]:
     """The ``details`` of `embbench.report.page.bundle.make_bundle`.
 
@@ -34,21 +41,22 @@ def details_of(
     registry : for screens whose cells are wanted.
     runs, scores : from `embbench.grid.frames.read_frames`.
     metric : name and declaration of the metric by which the best methods, and conditions over their range, are chosen.
+    coverage : least share of conditions with a prediction of their own of a method that may be the best.
 
     Returns
     -------
     dict
-        ``conditions``, ``examples`` and ``populations``; deterministic. Of populations only the observed half of the
-        cells is drawn, at the number of cells that was predicted.
+        ``conditions``, ``examples``, ``populations`` and ``flags``; deterministic. Of populations only the observed
+        half of the cells is drawn, at the number of cells that was predicted.
     """
-    out: dict[str, Any] = {"conditions": {}, "examples": [], "populations": []}
+    out: dict[str, Any] = {"conditions": {}, "examples": [], "populations": [], "flags": dict(FLAGS)}
     done = runs[(runs["status"] == "done").to_numpy()]
     for dataset, group in done.groupby("dataset", sort=False):
         first = group.iloc[0]
         data = results.screen(results.facts(first["key"])["dataset"])
         out["conditions"][str(dataset)] = _conditions(data)
         for _, board in group.groupby(["split", "genes"], sort=False):
-            for key in _best(board, scores, metric):
+            for key in _best(board, runs, scores, metric, coverage):
                 run = Run(**results.facts(key)["run"])
                 full = data
                 if run.target == "population":
@@ -67,14 +75,25 @@ def _conditions(data: PerturbationDataset) -> dict[str, Any]:
     return found | ({} if data.n_cells is None else {"n_cells": data.n_cells})
 
 
-def _best(board: pd.DataFrame, scores: pd.DataFrame, metric: tuple[str, Metric]) -> list[str]:
-    """One run (the first fold) of each of the best methods of a board, by mean score over everything they scored."""
+def _best(
+    board: pd.DataFrame, runs: pd.DataFrame, scores: pd.DataFrame, metric: tuple[str, Metric], coverage: float
+) -> list[str]:
+    """One run (the first fold) of each of the best methods of a board, by their mean score, contexts equal.
+
+    Methods that are not complete, or that predict too few conditions themselves, are taken only where there is no
+    other: what is not ranked must not be shown as the best.
+    """
     name, made = metric
     part = scores[(scores["metric"] == name).to_numpy() & scores["key"].isin(board["key"]).to_numpy()]
     part = part[(part["role"] == "method").to_numpy()]
     if not len(part):
         return []
-    mean = part.groupby("config", observed=True)["value"].mean().dropna()
+    each = part.groupby(["config", "context"], observed=True)["value"].mean().dropna()
+    mean = each.groupby(level="config", observed=True).mean()
+    waiting = set(runs.loc[(runs["status"] != "done").to_numpy(), "config"])
+    share = part.groupby("config", observed=True)["covered"].mean().reindex(mean.index)
+    able = (share >= coverage).to_numpy() & ~mean.index.isin(waiting)
+    mean = mean[able] if able.any() else mean
     order = mean.sort_values(ascending=made.best == "low", kind="stable").index[:BEST]
     return [str(board[(board["config"] == config).to_numpy()].iloc[0]["key"]) for config in order]
 
@@ -100,7 +119,7 @@ def _add(
     """One condition of one run: as an example, and as a population where cells were predicted."""
     run, row = stored.run, int(stored.rows[position])
     where = {name: getattr(run, name) for name in ("dataset", "split", "genes", "head", "fold")}
-    where |= {"embedding": run.embedding, "context_embedding": run.context_embedding}
+    where |= {name: str(value) for name, value in asdict(run).items() if name not in (*where, "seed")}
     where |= {"condition": data.conditions[row], "context": str(data.context[row])}
     if run.target == "labels":
         return

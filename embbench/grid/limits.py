@@ -11,7 +11,7 @@ from embbench.cache.store import write_h5
 from embbench.core import Metric, PerturbationDataset, Run
 from embbench.grid.ceiling import Ceiling, ceilings
 from embbench.grid.results import Results
-from embbench.grid.score import scorable, truth_of
+from embbench.grid.score import truth_of
 
 OUTER, INNER = 10, 10  # resamples of batches, and of cells within each
 
@@ -39,7 +39,8 @@ def limits_of(
     path = results.path("ceilings", digest(own))
     kept = results.valid(path, "ceilings")
     arrays, facts = kept if kept is not None else ({}, {"metrics": {}, "ceilings": []})
-    metrics = {n: v for n, v in metrics.items() if scorable(v[0], run.target)}
+    # the mean of a few sampled cells is noisier than a predicted effect, so the ceiling of effects is not its ceiling
+    metrics = {n: v for n, v in metrics.items() if v[0].target == run.target}
     missing = {n: m for n, (m, code) in metrics.items() if facts["metrics"].get(n) != code}
     if missing:
         data = source()

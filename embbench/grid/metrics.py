@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from embbench.core import Composite, UserError
-from embbench.registry import Registry
+from embbench.registry import Entry, Registry
 
 METRICS = (
     "l2_notarget",
@@ -35,27 +37,43 @@ DEFAULT_SELECT = "l2_all"
 SELECT = {"effects": DEFAULT_SELECT, "labels": "auroc_condition_all", "population": "edistance_euclidean_v_all"}
 
 
-def metric_names(registry: Registry, names: list[str], target: str) -> list[str]:
-    """Metrics of the target, in order; composite scores stand for their parts.
+def metric_names(registry: Registry, names: Sequence[str], *targets: str) -> list[str]:
+    """Full names of metrics that score one of ``targets``, in order; composite scores stand for their parts.
 
-    A metric of another target is left out; where that leaves none, all registered metrics of the target are taken.
+    The defaults of effects stand for those of another target.
 
     Raises
     ------
     UserError
-        A bare name that several metrics share (``r2``, ``pearson``, ``edistance``), or an unknown one.
+        A bare name that several metrics share (``r2``, ``pearson``, ``edistance``), an unknown one, or one that scores
+        none of the targets.
     """
+    told = [n for t in targets for n in DEFAULT_METRICS[t]] if tuple(names) == METRICS else list(names)
     out: list[str] = []
-    for text in DEFAULT_METRICS[target] if tuple(names) == METRICS else names:
-        known = [e.name for e in registry.entries("metrics")]
-        name = text.partition(":")[0]
-        variants = [k for k in known if k.startswith(f"{name}_")]
-        if name not in known and variants:
-            raise UserError(f"metric {name!r} is ambiguous: choose one of {', '.join(variants)}")
-        made = {e.name: e for e in registry.entries("composites")}
-        out += list(made[name].make().parts) if name in made else [registry.parse("metrics", text).text]
-    fitting = [text for text in out if scores_target(registry, text, target)]
-    return list(dict.fromkeys(fitting)) or list(DEFAULT_METRICS[target])
+    for text in told:
+        entry = scored_by(registry, text)
+        made = entry.make() if entry.kind == "composites" else None
+        out += [registry.parse("metrics", text).text] if made is None else list(made.parts)
+    for text in out:
+        if not any(scores_target(registry, text, target) for target in targets):
+            own = registry.parse("metrics", text).make().target
+            asked = "" if text in told else f", a part of {', '.join(n for n in told if n not in out)},"
+            raise UserError(
+                f"metric {text!r}{asked} scores {own}, not {' or '.join(targets)}; run a grid with --target {own}"
+            )
+    return list(dict.fromkeys(out))
+
+
+def scored_by(registry: Registry, text: str) -> Entry:
+    """The metric or composite of that name, parameters left aside; one shared by several variants is refused."""
+    name = text.partition(":")[0]
+    if name in {e.name for e in registry.entries("composites")}:
+        return registry.get("composites", name)
+    known = [e.name for e in registry.entries("metrics")]
+    variants = [k for k in known if k.startswith(f"{name}_")]
+    if name not in known and variants:
+        raise UserError(f"metric {name!r} is ambiguous: choose one of {', '.join(variants)}")
+    return registry.get("metrics", name)
 
 
 def scores_target(registry: Registry, text: str, target: str) -> bool:

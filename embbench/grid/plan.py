@@ -63,6 +63,8 @@ def plan(grid: Grid, paths: tuple[str, ...] = ()) -> list[Planned]:
             if first.run != planned.run:  # another name for the same content is said, not dropped
                 alias = replace(planned, key=digest([planned.key, planned.run.coordinates()]), reason=_same(first.run))
                 out.setdefault(alias.key, alias)
+    if out and all(planned.reason for planned in out.values()):
+        raise UserError(f"no run of this grid is possible: {next(iter(out.values())).reason}")
     if not out:
         raise UserError(f"this grid has no run: {', '.join(grid.head)} without embedding; name one with --emb")
     return list(out.values())
@@ -202,7 +204,7 @@ def unmet(registry: Registry, data: PerturbationDataset, run: Run, train: np.nda
     if run.target not in head.targets and not shifts(head, run.target):
         return f"head {run.head} predicts {' and '.join(head.targets)}, not {run.target}"
     if run.target == "labels" and data.labels is None:
-        return f"dataset {data.name} has no labels"
+        return f"dataset {data.name} has no labels; test its cells with --dataset labelled:{data.name}"
     closed = (
         data.baseline is not None
         and run.strict_context
@@ -219,7 +221,7 @@ def unmet(registry: Registry, data: PerturbationDataset, run: Run, train: np.nda
     if missing := [what for flag, met, what in needs if getattr(head, flag) and not met]:
         return f"head {run.head} needs {' and '.join(missing)}"
     if run.target == "population" and data.cells is None:
-        return f"dataset {data.name} has no cells"
+        return f"dataset {data.name} has no cells; populations need a screen imported with them"
     select = SHIFTED_SELECT if shifts(head, run.target) else run.select
     why = registry.get("metrics", select).make().unmet(training_truth(data, train[:1]))
     if why and len(settings(registry.parse("heads", run.head))) > 1:

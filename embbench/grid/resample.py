@@ -14,12 +14,13 @@ import numpy as np
 from embbench.core import CellView, PerturbationDataset, Truth, view_cells
 from embbench.numerics.moments import batch_weights
 from embbench.numerics.resample import Strata, batch_scale, draw_batches, signal_share
+from embbench.numerics.shrinkage import Mixture, fit_mixture, moderated
 
 LEAST_CELLS = 4  # two cells in each half
 LEAST_BATCHES = 5  # with fewer, a draw of batches says nothing of their variance
 SPLITS = 20  # random splits that tell the sampling error of a squared size
 MEMORY = 1 << 28  # bytes of resampled effects that are held at once
-KINDS = ("noise", "boot", "plain", "twin", "batches")
+KINDS = ("noise", "boot", "plain", "twin", "batches", "own", "posterior")
 PERTURBED, CONTROLS = 0, 1
 
 Column = tuple[str, tuple[int, ...]]  # kind and number: ("boot", (3,)), a resample of it ("boot", (3, 7)) ...
@@ -27,7 +28,7 @@ Column = tuple[str, tuple[int, ...]]  # kind and number: ("boot", (3,)), a resam
 
 @dataclass(frozen=True)
 class _Pool:
-    """Half-B controls of a context by batch: ``codes``, matching sizes and noise (b,), means (b, g)."""
+    """Half-B controls of a context by batch: ``codes`` and matching sizes (b,), means and their noise (b, g)."""
 
     cells: np.ndarray
     strata: Strata
@@ -84,6 +85,8 @@ class Resampler:
         self._sizes = np.ones((len(rows), SPLITS))
         self.usable, self.staged = np.zeros(len(rows), bool), np.zeros(len(rows), bool)
         self._plan: dict[int, _Row] = {}
+        self._own, self._lent = np.zeros((2, *self.point.shape), np.float32)  # noise of perturbed cells, of controls
+        self._mixtures: dict[bool, tuple[np.ndarray, Mixture]] = {}
         self._batches = 1
         self._prepare()
 
@@ -131,14 +134,20 @@ class Resampler:
                 self.usable[i] = known and len(kept) >= LEAST_CELLS and row.strata.freedom > 0
                 self.staged[i] = self.usable[i] and len(codes) >= LEAST_BATCHES
                 self._plan[i] = self._observe(i, row, pool)
+            rows = np.array([i for i in self._members(context) if self.usable[i]], dtype=np.int64)
+            if len(rows):
+                freedom = np.array([self._plan[i].strata.freedom for i in rows.tolist()], dtype=np.float64)
+                self._own[rows] = moderated(self._own[rows].astype(np.float64), freedom)
 
     def _observe(self, i: int, row: _Row, pool: _Pool) -> _Row:
         cells = self._view.perturbed(i)[row.order]
         mean, noise = _moments(cells, row.strata)
         difference = mean - pool.mean[row.theirs]
         self.point[i] = row.weight @ difference
-        fixed = np.zeros(len(noise)) if self.shared else pool.noise[row.theirs]
-        self.noise[i] = row.weight**2 @ (noise + fixed)
+        self._own[i] = row.weight**2 @ noise
+        if not self.shared:
+            self._lent[i] = row.weight**2 @ pool.noise[row.theirs]
+        self.noise[i] = (row.weight**2 @ noise + self._lent[i]).sum()
         number, code = int(self._rows[i]), row.strata.code
         splits = [_shift(self._seed, "noise", row.strata, PERTURBED, number, (s,)) for s in range(SPLITS)]
         moved = (np.stack(splits) * row.weight[code]).astype(np.float32) @ cells
@@ -149,7 +158,10 @@ class Resampler:
             return row
         away = np.square(difference - self.point[i]).sum(axis=1)
         # the noise of fixed controls sets batches apart too, and is no difference between them
-        scale, variance = batch_scale(row.weight, away, noise + pool.noise[row.theirs], self._how)
+        total = noise.sum(axis=1) + pool.noise[row.theirs].sum(axis=1)
+        scale, variance = batch_scale(row.weight, away, total, self._how)
+        if self.noise[i] > 0:  # few batches do not tell which genes differ between them: all do, as cells do
+            self._own[i] += variance / self.noise[i] * (self._own[i] + self._lent[i])
         self.noise[i] += variance
         return replace(row, scale=scale)
 
@@ -167,6 +179,22 @@ class Resampler:
         """
         return (effects * np.sqrt(self.signal_share(effects))[:, None]).astype(np.float32)
 
+    def posterior(self, number: int, *, fixed: bool = False) -> np.ndarray:
+        """Draw ``number`` of the noise-free effects given ``point``, (m, g) float32; ``point`` where noise is unknown.
+
+        Each gene is shrunk by itself (`numerics.shrinkage`), so that a few changed genes stand out from the others as
+        they do in truth. ``fixed``: the noise of the controls counts as part of the effect.
+        """
+        if fixed not in self._mixtures:
+            variance = np.where(self.usable[:, None], self._own if fixed else self._own + self._lent, 0.0)
+            self._mixtures[fixed] = variance, fit_mixture(self.point, variance, self._context)
+        variance, mixture = self._mixtures[fixed]
+        out = self.point.copy()
+        for i in np.flatnonzero(self.usable).tolist():
+            rng = _stream(self._seed, "posterior", PERTURBED, int(self._rows[i]), (number, int(fixed)))
+            out[i] = mixture.draw(i, self.point[i].astype(np.float64), variance[i], rng)
+        return out
+
     def as_errors(self, moved: np.ndarray, number: int) -> np.ndarray:
         """Deviations (m, g) of resample ``number``, brought to the sizes that sampling errors have, float32.
 
@@ -181,12 +209,13 @@ class Resampler:
         """Deviations of the control means of each batch, shape (b, k, g), float32."""
         strata = pool.strata
         shift = np.stack([_shift(self._seed, kind, strata, CONTROLS, context, path) for kind, path in columns])
+        shift[[kind == "own" for kind, _ in columns]] = 0.0
         out = np.empty((len(strata.size), len(columns), pool.cells.shape[1]), np.float32)
         for b, (start, size) in enumerate(zip(strata.start, strata.size, strict=True)):
             part = slice(start, start + size)
             out[b] = shift[:, part].astype(np.float32) @ pool.cells[part]
         for k, (kind, path) in enumerate(columns):
-            for steps in _borrowing(kind, path, strata):
+            for steps in _borrowing(kind, path, strata) if kind != "own" else ():
                 alone, cells, factors = strata.lend(_stream(self._seed, kind, CONTROLS, context, (*steps, 0)))
                 away = pool.cells[cells] - pool.mean[strata.code[cells]]
                 out[alone, k] += (factors[:, None] * away).astype(np.float32)
@@ -258,7 +287,7 @@ def _stream(seed: int, kind: str, who: int, number: int, path: tuple[int, ...]) 
 def _shift(seed: int, kind: str, strata: Strata, who: int, number: int, path: tuple[int, ...]) -> np.ndarray:
     """Deviations (n,) of batch means under one column, batches as they are."""
     rng = _stream(seed, kind, who, number, path)
-    if kind == "noise":
+    if kind in ("noise", "own"):
         return strata.split(rng)
     drawn = strata.draw(rng)
     if kind != "boot":
@@ -271,19 +300,19 @@ def _shift(seed: int, kind: str, strata: Strata, who: int, number: int, path: tu
 
 def _borrowing(kind: str, path: tuple[int, ...], strata: Strata) -> list[tuple[int, ...]]:
     """Draws whose one-cell batches need noise from elsewhere: corrected kinds; a draw of a draw is two of them."""
-    if kind not in ("noise", "boot") or not len(strata.alone):
+    if kind not in ("noise", "own", "boot") or not len(strata.alone):
         return []
     return [path[: n + 1] for n in range(len(path))]
 
 
 def _moments(cells: np.ndarray, strata: Strata) -> tuple[np.ndarray, np.ndarray]:
-    """Means (b, g), float64, and their sampling variances summed over genes (b,); pooled for batches of one cell."""
-    sums, squares = np.zeros((len(strata.size), cells.shape[1])), np.zeros(len(strata.size))
+    """Means and their sampling variances, (b, g) float64; the variance pooled over batches for those of one cell."""
+    sums, squares = np.zeros((2, len(strata.size), cells.shape[1]))
     for b, (start, size) in enumerate(zip(strata.start, strata.size, strict=True)):
         part = cells[start : start + size]
         sums[b] = part.sum(axis=0, dtype=np.float64)
         away = part - (sums[b] / size).astype(np.float32)
-        squares[b] = np.einsum("ij,ij->", away, away, dtype=np.float64)
-    pooled = squares.sum() / max(strata.freedom, 1)
-    variance = np.where(strata.size > 1, squares / np.maximum(strata.size - 1, 1), pooled)
-    return sums / strata.size[:, None], variance / strata.size
+        squares[b] = np.einsum("ij,ij->j", away, away, dtype=np.float64)
+    size = strata.size[:, None]
+    pooled = squares.sum(axis=0) / max(strata.freedom, 1)
+    return sums / size, np.where(size > 1, squares / np.maximum(size - 1, 1), pooled) / size

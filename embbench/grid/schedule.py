@@ -169,8 +169,14 @@ def _command() -> str:
 
 
 def _check_samples(results: Results, grid: Grid) -> None:
-    """Populations of different size are not comparable: distances between samples depend on their number."""
+    """Populations are not comparable with those of another size, nor their sampled means with predicted ones."""
     kept = {p["facts"]["grid"]["samples"] for p in results.any_plans() if p["facts"]["grid"]["target"] == "population"}
+    others = {p["facts"]["grid"]["target"] for p in results.any_plans()} - {"labels"}
+    if grid.target != "labels" and others - {grid.target}:
+        raise UserError(
+            f"{results.folder} holds runs of target {', '.join(sorted(others))}, this grid predicts {grid.target}; one "
+            "table must not mix them, so name another folder with --out"
+        )
     if grid.target == "population" and kept - {grid.samples}:
         raise UserError(
             f"{results.folder} holds populations of {', '.join(map(str, sorted(kept)))} cells per condition, this grid "

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from embbench.report.boards import BOARD
+from embbench.report.composites import composite_sheets
 from embbench.report.critical import CRITICAL
 from embbench.report.decomposition import PARTS
+from embbench.report.marks import ABOUT, EXPLODED, short_information
 from embbench.report.sheets import Line, Sheet
 
 if TYPE_CHECKING:
@@ -20,7 +22,7 @@ _WHERE = ("dataset", "split", "metric")
 
 
 def answer_sheets(frames: Mapping[str, pd.DataFrame]) -> list[Sheet]:
-    """Sheets of ``decomposition``, ``choice``, ``by_information`` and ``ranks`` (those given and not empty).
+    """Sheets of ``composites``, ``decomposition``, ``choice``, ``by_information`` and ``ranks``, of those not empty.
 
     Parameters
     ----------
@@ -28,7 +30,8 @@ def answer_sheets(frames: Mapping[str, pd.DataFrame]) -> list[Sheet]:
     """
     makers = {"decomposition": _decomposition, "choice": _choice, "by_information": _information, "ranks": _ranks}
     out = [make(frames[name]) for name, make in makers.items() if name in frames and len(frames[name])]
-    return [_without_constants(sheet) for sheet in out if sheet.sections[0][1]]
+    first = composite_sheets(frames["composites"]) if "composites" in frames else []
+    return first + [_without_constants(sheet) for sheet in out if sheet.sections[0][1]]
 
 
 def _without_constants(sheet: Sheet) -> Sheet:
@@ -49,16 +52,21 @@ def _decomposition(frame: pd.DataFrame) -> Sheet:
             for p in PARTS
         ]
         told = [t.replace("%", "") + "%" if t else "" for t in told]
+        out = [f"{_percent(row[f'{p}_min'])[:-1]}–{_percent(row[f'{p}_max'])}" for p in PARTS[:2]]
+        out = [text if row[f"{p}_min"] == row[f"{p}_min"] else "" for p, text in zip(PARTS, out, strict=False)]
+        told = [told[0], out[0], told[1], out[1], told[2]]
         panel = f"{_count(row['embeddings'])} x {_count(row['heads'])}"
         lines.append(Line((*_where(row), *told, panel, str(row["answer"] or row["note"]))))
     legend = (
         "Shares of the variance of progress over a fixed, crossed panel of embeddings x heads (without permuted,"
         " oracle, random and embedding-blind entries), centred and scaled within dataset and context; noise is taken"
         " out, the 95 % intervals resample perturbations and hold for these entries, not for others.",
-        "answer: which main effect is larger (interval of the difference). Panel, leave-one-out ranges:"
-        " decomposition.csv.",
+        "without one: range of the share on its left over the panels without one of the embeddings or heads.",
+        "answer: which main effect is larger, by the interval of the difference, and in every panel without one level;"
+        " else the levels it depends on. The panel: decomposition.csv.",
     )
-    columns = ("metric", "dataset", "split", *PARTS, "panel", "answer")
+    columns = ("metric", "dataset", "split", "embedding", "without one", "head", "w/o one", "interaction")
+    columns = (*columns, "panel", "answer")
     return Sheet("Embedding or head?", columns, (("", tuple(lines)),), legend, frozenset((*columns[:3], "answer")))
 
 
@@ -69,30 +77,34 @@ def _choice(frame: pd.DataFrame) -> Sheet:
         trials = " / ".join(
             f"{row[f'{k}_trials']:.0f}" if row[f"{k}_trials"] >= 0 else "–" for k in ("simple", "complex")
         )
+        if row["same_budget"] == "no":
+            trials += f" of {row['simple_budget']:.0f} / {row['complex_budget']:.0f}"
         p = f"{row['p']:.2g}" if np.isfinite(row["p"]) else ""
         lines.append(Line((*_where(row), *sides, f"{row['difference']:+.3g}", p, trials, str(row["better"]))))
     legend = (
         "The head of each kind with the best inner selection score, on the embedding where it has it; outer difference"
         " simple - complex on common conditions, positive = simple is better; paired sign flips of perturbations.",
-        "trials: selection trials of a run, simple / complex. All pairs of embeddings: choice.csv.",
+        "trials: selection trials of a run, simple / complex, of those allowed. Where budgets differ, better is not"
+        " claimed: the side that may try more chooses better. All pairs of embeddings: choice.csv.",
     )
     columns = ("metric", "dataset", "split", "simple", "complex", "Δ", "p", "trials", "better")
-    return Sheet(
-        "Best simple head against best complex head", columns, (("", tuple(lines)),), legend, _texts(columns, 5)
-    )
+    texts = _texts(columns, 5) | {"better"}
+    return Sheet("Best simple head against best complex head", columns, (("", tuple(lines)),), legend, texts)
 
 
 def _information(frame: pd.DataFrame) -> Sheet:
     lines = []
     for row in frame[frame["subset"] == "all"].to_dict("records"):
         best = f"{row['best_head']} on {row['best_embedding']}"
-        shown = [_percent(row[c]) if np.isfinite(row[c]) else "" for c in ("mean_progress", "best_progress")]
+        shown = [_percent(row[c]) if np.isfinite(row[c]) else "" for c in ("median_progress", "best_progress")]
         beat = f"{row['beat_permuted']}/{row['judged']}"
+        lost = f"{row['exploded']}/{row['configurations']}" if (frame["exploded"] > 0).any() else ""
         cells = (
             *_where(row),
-            row["information"],
+            short_information(row["information"]),
             str(row["embeddings"]),
             beat,
+            lost,
             *shown,
             f"{row['best_score']:.4g}",
             best,
@@ -100,12 +112,17 @@ def _information(frame: pd.DataFrame) -> Sheet:
         lines.append(Line(tuple(map(str, cells))))
     legend = (
         "A description: the best is the best of many. beat: configurations that beat their own permutations, of those"
-        " that were judged. progress: from the floor (0 %) to the noise ceiling (100 %).",
+        " that were judged. progress: from the floor (0 %) to the noise ceiling (100 %), median over configurations and"
+        " that of the best score.",
     )
-    numbers = ("emb.", "beat", "mean progress", "best progress", "score")
+    if (frame["exploded"] > 0).any():
+        legend = (*legend, f"exploded: of all configurations; {ABOUT[EXPLODED].partition(' (')[2].rstrip(')')}.")
+    numbers = ("emb.", "beat", "exploded", "median progress", "best progress", "score")
     columns = ("metric", "dataset", "split", "information", *numbers, "best")
     texts = _texts(columns, 4) | {"best"}
-    return Sheet("By information", columns, (("", tuple(lines)),), legend, texts)
+    sheet = Sheet("By information", columns, (("", tuple(lines)),), legend, texts)
+    used = [i for i, name in enumerate(columns) if name != "exploded" or any(sheet.cells_of(i))]
+    return sheet.keep(used)
 
 
 def _ranks(frame: pd.DataFrame) -> Sheet:

@@ -45,6 +45,25 @@ def strip_permuted(name: str) -> tuple[str, str, str]:
     return "+".join(labels), "+".join(origins), ",".join(draws)
 
 
+def vectors(table: pd.DataFrame) -> np.ndarray:
+    """Shape (N,), the vectors of each row as one name: the embedding, and behind ``/`` the context embedding.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> vectors(pd.DataFrame({"embedding": ["go", "go", "none"], "context_embedding": ["none", "pca", "pca"]})).tolist()
+    ['go', 'go / pca', 'none / pca']
+    """
+    first, second = (table[c].astype(str).to_numpy(dtype=object) for c in NAMES[1:])
+    return np.where(second == "none", first, first + " / " + second) if len(table) else first
+
+
+def informed(table: pd.DataFrame) -> np.ndarray:
+    """Bool of shape (N,): some vectors, of conditions or contexts, that are not random."""
+    blank = [~table[c].astype(str).str.fullmatch(r"none|random(:.*)?").to_numpy(dtype=bool) for c in NAMES[1:]]
+    return blank[0] | blank[1]
+
+
 @dataclass(frozen=True)
 class Settings:
     """The configurations behind a frame of runs.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from embbench.report.boards import BOARD, OTHER, Board, Settings, boards, settings
+from embbench.report.boards import BOARD, OTHER, Board, Settings, boards, informed, settings, vectors
 from embbench.report.pairwise import paired
 from embbench.report.ranking import COVERAGE, board_plan, comparable, means
 from embbench.report.stats import LEVEL, MIN_CLAIM, RESOLUTION, Plan, holm
@@ -56,11 +56,13 @@ def choices(
         simple one is better), its cluster-bootstrap interval and paired sign-flip p, Holm over the board. ``chosen``
         marks the embeddings with the best inner score of each side: nobody picked that comparison by outer scores, so
         that its own ``p`` is valid as it stands. ``better`` is ``simple``, ``complex`` or "–", for the chosen row by
-        ``p``, for the others by Holm's. Inner scores choose, outer scores never do.
+        ``p``, for the others by Holm's; where ``same_budget`` is no it is withheld and says so (more trials choose
+        better). Under a statistic per gene both sides cover all conditions. Inner scores choose, outer scores never do.
     """
     import pandas as pd
 
     sign = sign_of(metrics, metric)
+    coverage = 1.0 if metrics[metric].get("level") == "gene" else coverage
     config = settings(runs)
     parts = [
         _board(board, metrics, sign, bootstrap, seed, coverage) for board in boards(scores, config, metric, subset)
@@ -79,9 +81,10 @@ def _board(
     plan = board_plan(board, resamples, seed)
     rows = np.arange(len(board.rows))
     table = means(board, np.full(len(rows), np.nan), rows, plan)
+    table["vectors"] = vectors(table)
     share = np.nan_to_num(board.per_table(board.covered)).mean(axis=1)
     usable = comparable(table) & (table["role"] == "method").to_numpy() & (share >= coverage)
-    usable &= table["inner_score"].notna().to_numpy() & (table["embedding"] != "none").to_numpy()
+    usable &= table["inner_score"].notna().to_numpy() & informed(table)
     lines: list[dict[str, Any]] = []
     pairs: list[tuple[int, int]] = []
     for select, group in table[usable].groupby("select", sort=True):
@@ -107,15 +110,15 @@ def _board(
 def _best(group: pd.DataFrame, turn: float) -> list[int]:
     """Per embedding, in order of name, the row with the best inner score; ties go to the name that sorts first."""
     order = group.assign(_inner=-turn * group["inner_score"]).sort_values(
-        ["embedding", "_inner", "head", "context_embedding", *OTHER], kind="stable"
+        ["vectors", "_inner", "head", *OTHER], kind="stable"
     )
-    return [int(i) for i in order.drop_duplicates("embedding").index]
+    return [int(i) for i in order.drop_duplicates("vectors").index]
 
 
 def _side(table: pd.DataFrame, row: int, kind: str) -> dict[str, Any]:
     line = table.loc[row]
-    more = [f"{c}={line[c]}" for c in ("context_embedding", *OTHER) if c != "select" and table[c].nunique() > 1]
-    found = {"embedding": line["embedding"], "head": line["head"], "settings": " ".join(more)}
+    more = [f"{c}={line[c]}" for c in OTHER if c != "select" and table[c].nunique() > 1]
+    found = {"embedding": line["vectors"], "head": line["head"], "settings": " ".join(more)}
     found |= {"inner": line["inner_score"], "trials": line["trials"], "budget": line["budget"], "mean": line["mean"]}
     return {f"{kind}_{c}": found[c] for c in _SIDE}
 
@@ -134,6 +137,9 @@ def _tested(
     deciding = np.where(frame["chosen"], frame["p"], frame["p_holm"])
     told = enough.to_numpy() & (deciding <= 1 - LEVEL + 1e-12) & (np.abs(found["difference"]) > RESOLUTION * size)
     frame["better"] = np.where(told, np.where(found["difference"] > 0, *KINDS), "–")
+    unequal = (frame["same_budget"] == "no").to_numpy()
+    budgets = frame.loc[unequal, [f"{kind}_budget" for kind in KINDS]].to_numpy()
+    frame.loc[unequal, "better"] = [f"budgets differ: {a:g} against {b:g} trials" for a, b in budgets.tolist()]
     return frame
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from embbench.report.boards import OTHER, Board
+from embbench.report.boards import OTHER, Board, informed, vectors
 from embbench.report.ranking import COVERAGE, complete_draws
 from embbench.report.stats import LEVEL, MIN_CLAIM
 
@@ -114,14 +115,25 @@ def shares(blocks: Sequence[Block], counts: Sequence[np.ndarray]) -> tuple[np.nd
     return np.divide(part, whole, out=np.full_like(part, np.nan), where=whole > 0), total.sum(axis=0)
 
 
-def decompose(blocks: Sequence[Block], *, resamples: int = 1000, seed: int = 0) -> dict[str, float | str]:
+def decompose(
+    blocks: Sequence[Block],
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+    levels: tuple[Sequence[str], Sequence[str]] | None = None,
+) -> dict[str, float | str]:
     """Shares with cluster-bootstrap 95 % intervals and leave-one-level-out ranges, and what answers the question.
+
+    Parameters
+    ----------
+    levels : names of the embeddings and the heads; None numbers them.
 
     Returns
     -------
     dict
         ``embedding``, ``head``, ``interaction`` and ``embedding_minus_head``, with ``_low`` and ``_high``; ``_min`` and
-        ``_max`` over the panels without one embedding or one head (panels of at least 2 x 2); ``answer``; ``note``.
+        ``_max`` over the panels without one embedding or one head (panels of at least 2 x 2); ``answer``: the larger
+        main effect, `NOT_TOLD`, or ``depends on`` the levels without which the other one is larger; ``note``.
     """
     clusters = [
         len(np.unique(np.concatenate([b.cluster for b in blocks if b.dataset == d]))) for d in _datasets(blocks)
@@ -138,7 +150,8 @@ def decompose(blocks: Sequence[Block], *, resamples: int = 1000, seed: int = 0) 
     drawn = found[:, 1:][:, np.isfinite(found[0, 1:])]
     limits = np.quantile(drawn, tails, axis=1)
     gap = np.quantile(drawn[0] - drawn[1], tails)
-    ranges = _ranges(blocks, [c[:, :1] for c in counts])
+    without = _without(blocks, [c[:, :1] for c in counts], levels)
+    ranges = np.array([v for v in without.values() if np.isfinite(v[0])]).reshape(-1, len(PARTS)).T
     out = dict(blank)
     for i, name in enumerate(PARTS):
         out |= {name: float(found[i, 0]), f"{name}_low": float(limits[0, i]), f"{name}_high": float(limits[1, i])}
@@ -146,7 +159,12 @@ def decompose(blocks: Sequence[Block], *, resamples: int = 1000, seed: int = 0) 
             out |= {f"{name}_min": float(ranges[i].min()), f"{name}_max": float(ranges[i].max())}
     out |= {"embedding_minus_head": float(found[0, 0] - found[1, 0])}
     out |= {"embedding_minus_head_low": float(gap[0]), "embedding_minus_head_high": float(gap[1])}
-    return out | {"answer": "embedding" if gap[0] > 0 else "head" if gap[1] < 0 else NOT_TOLD}
+    sign = 1.0 if gap[0] > 0 else -1.0 if gap[1] < 0 else 0.0
+    if not sign:
+        return out | {"answer": NOT_TOLD}
+    # a level without which nothing differs any more (NaN) decides as well
+    needed = [name for name, v in without.items() if not sign * (v[0] - v[1]) > 0]
+    return out | {"answer": f"depends on {', '.join(needed)}" if needed else "embedding" if sign > 0 else "head"}
 
 
 def _datasets(blocks: Sequence[Block]) -> range:
@@ -159,16 +177,18 @@ def _counts(blocks: Sequence[Block], dataset: int, resamples: int, seed: int) ->
     return np.hstack([np.ones((n, 1)), drawn.astype(np.float64)])
 
 
-def _ranges(blocks: Sequence[Block], ones: Sequence[np.ndarray]) -> np.ndarray:
-    """Shares (3, m) of the panels without one level; undefined ones are left out."""
-    out = []
-    for axis in (1, 2):
-        levels = blocks[0].values.shape[axis]
-        for level in range(levels if levels > 2 else 0):
+def _without(
+    blocks: Sequence[Block], ones: Sequence[np.ndarray], levels: tuple[Sequence[str], Sequence[str]] | None
+) -> dict[str, np.ndarray]:
+    """Level -> shares (3,) of the panel without it, NaN where nothing differs there; no level of an axis of two."""
+    out = {}
+    for axis, kind in ((1, "embedding"), (2, "head")):
+        size = blocks[0].values.shape[axis]
+        names = levels[axis - 1] if levels else [f"{kind} {i + 1}" for i in range(size)]
+        for level in range(size if size > 2 else 0):
             cut = [Block(np.delete(b.values, level, axis), b.share, b.cluster, b.dataset) for b in blocks]
-            out.append(shares(cut, ones)[0][:, 0])
-    found = np.array(out).reshape(-1, 3).T
-    return found[:, np.isfinite(found[0])]
+            out[names[level]] = shares(cut, ones)[0][:, 0]
+    return out
 
 
 def crossed(available: dict[tuple[str, str], int]) -> Panel:
@@ -192,25 +212,36 @@ def crossed(available: dict[tuple[str, str], int]) -> Panel:
     return Panel(tuple(levels[0]), tuple(levels[1]), tuple(sorted(dropped)))
 
 
-def cells(board: Board, extra: Sequence[str], coverage: float = COVERAGE) -> dict[tuple[str, str], int]:
-    """(embedding, head) -> row of ``board.table`` of what may enter a panel: complete methods with an embedding and
-    enough coverage. Settings besides the head (features, context embedding ...) that vary are part of the head's name.
+def cells(
+    board: Board, extra: Sequence[str], coverage: float = COVERAGE
+) -> tuple[dict[tuple[str, str], int], Counter[str]]:
+    """(embedding, head) -> row of ``board.table`` of what may enter a panel, and how many methods may not, by cause.
+
+    Complete methods with vectors and enough coverage may. The embedding is the pair with the context embedding
+    (`embbench.report.boards.vectors`); other settings that vary (features ...) are part of the head's name.
     """
     incomplete = np.bincount(board.of_draw, weights=~complete_draws(board), minlength=len(board.table)) > 0
     covered = np.nan_to_num(board.per_table(board.covered)).mean(axis=1)
+    method = (board.table["role"] == "method").to_numpy()
+    causes = {"without vectors": ~informed(board.table), "incomplete": incomplete, "poorly covered": covered < coverage}
+    why, usable = Counter[str](), method
+    for cause, hit in causes.items():
+        why[cause] += int((usable & hit).sum())
+        usable = usable & ~hit
+    names, table = vectors(board.table), board.table
     out = {}
-    for i, line in enumerate(board.table.to_dict("records")):
-        usable = line["role"] == "method" and line["embedding"] not in ("none", "random")
-        if not usable or incomplete[i] or covered[i] < coverage:
-            continue
-        more = [f"{c}={line[c]}" for c in OTHER if c in extra]
-        more += [f"context={line['context_embedding']}"] if line["context_embedding"] != "none" else []
-        out[line["embedding"], " ".join([line["head"], *more])] = i
-    return out
+    for i in np.flatnonzero(usable).tolist():
+        more = [f"{c}={table[c].iloc[i]}" for c in OTHER if c in extra]
+        out[str(names[i]), " ".join([str(table["head"].iloc[i]), *more])] = i
+    return out, why
 
 
-def blocks_of(board: Board, panel: Panel, where: dict[tuple[str, str], int], dataset: int = 0) -> list[Block]:
-    """Blocks of one board, one per context, on the conditions that every cell of the panel covers and defines."""
+def blocks_of(
+    board: Board, panel: Panel, where: dict[tuple[str, str], int], dataset: int = 0
+) -> tuple[list[Block], int]:
+    """Blocks of one board, one per context of at least two clusters, and the number of conditions that may enter: those
+    that every cell of the panel covers and defines.
+    """
     rows = [where[e, h] for e in panel.embeddings for h in panel.heads]
     values, covered = board.per_table(board.values)[rows], board.per_table(board.covered)[rows]
     usable = np.flatnonzero((np.isfinite(values) & (covered > 0)).all(axis=0))
@@ -227,4 +258,4 @@ def blocks_of(board: Board, panel: Panel, where: dict[tuple[str, str], int], dat
         np.add.at(sums, place, values[:, usable[part]].T)
         means = (sums / number[:, None]).reshape(len(codes), len(panel.embeddings), len(panel.heads))
         out.append(Block(means, number / number.sum(), codes.astype(np.int64), dataset))
-    return out
+    return out, len(usable)

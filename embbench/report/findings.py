@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from embbench.report.boards import BOARD, Settings, boards, settings
+from embbench.report.boards import BOARD, Settings, boards, informed, settings, vectors
 from embbench.report.decomposition import PARTS, Panel, blocks_of, cells, crossed, decompose
+from embbench.report.marks import EXPLODED
 from embbench.report.ranking import COVERAGE
 from embbench.report.tables import sign_of, varying
 
@@ -21,17 +23,9 @@ _MEASURES = [f"{p}{s}" for p in PARTS for s in ("", "_low", "_high", "_min", "_m
 _MEASURES += [f"embedding_minus_head{s}" for s in ("", "_low", "_high")]
 DECOMPOSITION: tuple[str, ...] = ("metric", "subset", *BOARD, *_MEASURES, "answer", "note", "n_clusters", "n_blocks")
 DECOMPOSITION = (*DECOMPOSITION, "embeddings", "heads", "left_out")
-INFORMATION: tuple[str, ...] = (
-    "metric",
-    "subset",
-    *BOARD,
-    "information",
-    "embeddings",
-    "configurations",
-    "mean_score",
-    "best_score",
-)
-INFORMATION = (*INFORMATION, "mean_progress", "best_progress", "best_embedding", "best_head", "beat_permuted", "judged")
+INFORMATION: tuple[str, ...] = ("metric", "subset", *BOARD, "information", "embeddings", "configurations", "exploded")
+INFORMATION = (*INFORMATION, "mean_score", "median_score", "best_score", "median_progress", "best_progress")
+INFORMATION = (*INFORMATION, "best_embedding", "best_head", "beat_permuted", "judged")
 
 
 def decomposition(
@@ -50,7 +44,8 @@ def decomposition(
     Parameters
     ----------
     scores, runs, metrics, metric, subset, bootstrap, seed : as in `embbench.report.tables.leaderboard`.
-    coverage : least share of covered conditions of an entry of the panel.
+    coverage : least share of covered conditions of an entry of the panel; a metric that is a statistic per gene over
+        all conditions needs all of them.
 
     Returns
     -------
@@ -61,37 +56,52 @@ def decomposition(
     import pandas as pd
 
     sign_of(metrics, metric)
+    coverage = 1.0 if metrics[metric].get("level") == "gene" else coverage
     config = settings(runs)
     extra = varying(config)
     found = list(boards(scores, config, metric, subset))
     lines = []
     order = sorted(found, key=lambda b: (b.where["split"], b.where["genes"], b.where["dataset"]))
     for _, same in groupby(order, key=lambda b: (b.where["split"], b.where["genes"])):
-        group = [(board, cells(board, extra, coverage)) for board in same]
+        group = [(board, *cells(board, extra, coverage)) for board in same]
         groups = [[one] for one in group] + ([group] if len(group) > 1 else [])
         for members in groups:
-            names = set.intersection(*(set(where) for _, where in members))
+            names = set.intersection(*(set(where) for _, where, _ in members))
             panel = crossed(dict.fromkeys(sorted(names), 0))
             where = dict(members[0][0].where)
             if len(members) > 1:
                 where["dataset"] = POOLED
-            lines.append(where | _line(members, panel, bootstrap, seed))
+            lines.append(where | _line(members, names, panel, bootstrap, seed))
     frame = pd.DataFrame(lines).assign(metric=metric, subset=subset) if lines else pd.DataFrame()
     return frame.reindex(columns=list(DECOMPOSITION))
 
 
-def _line(members: list[Any], panel: Panel, bootstrap: int, seed: int) -> dict[str, Any]:
+def _line(members: list[Any], names: set[tuple[str, str]], panel: Panel, bootstrap: int, seed: int) -> dict[str, Any]:
     about = {name: "; ".join(getattr(panel, name)) for name in ("embeddings", "heads", "left_out")}
     if len(panel.embeddings) < 2 or len(panel.heads) < 2:
-        return about | {"note": "no crossed panel of 2 embeddings and 2 heads with enough coverage", "answer": ""}
-    blocks = [b for i, (board, where) in enumerate(members) for b in blocks_of(board, panel, where, i)]
+        why = sum((causes for _, _, causes in members), Counter[str]())
+        return about | {"note": _too_small(names, panel, why, pooled=len(members) > 1), "answer": ""}
+    made = [blocks_of(board, panel, where, i) for i, (board, where, _) in enumerate(members)]
+    blocks = [b for some, _ in made for b in some]
     present = sorted({b.dataset for b in blocks})
     blocks = [type(b)(b.values, b.share, b.cluster, present.index(b.dataset)) for b in blocks]
     if not blocks:
-        return about | {"note": "no condition that every entry of the panel covers", "answer": ""}
+        single = any(number for _, number in made)
+        note = "every context has a single condition: noise cannot be taken out" if single else ""
+        return about | {"note": note or "no condition that every entry of the panel covers", "answer": ""}
     number = len({(b.dataset, int(c)) for b in blocks for c in b.cluster})
-    measured = decompose(blocks, resamples=bootstrap, seed=seed)
+    measured = decompose(blocks, resamples=bootstrap, seed=seed, levels=(panel.embeddings, panel.heads))
     return about | measured | {"n_clusters": number, "n_blocks": len(blocks)}
+
+
+def _too_small(names: set[tuple[str, str]], panel: Panel, why: Mapping[str, int], *, pooled: bool) -> str:
+    """Why there is no panel: what is there, how much of it is crossed, and what was not taken in."""
+    levels = [len({pair[axis] for pair in names}) for axis in (0, 1)]
+    there = f"{levels[0]} and {levels[1]} found{' in all datasets' if pooled else ''}"
+    if min(levels) > 1:
+        there += f", only {len(panel.embeddings)} x {len(panel.heads)} of them crossed"
+    told = ", ".join(f"{number} {cause}" for cause, number in why.items() if number)
+    return f"no crossed panel of 2 embeddings x 2 heads: {there}" + (f"; methods not taken in: {told}" if told else "")
 
 
 def by_information(board: pd.DataFrame, metrics: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
@@ -105,15 +115,17 @@ def by_information(board: pd.DataFrame, metrics: Mapping[str, Mapping[str, Any]]
     Returns
     -------
     pandas.DataFrame
-        Means and best over the configurations of complete methods that are covered enough to be ranked, a description:
-        the best of many is chosen on the scores shown. ``beat_permuted`` of ``judged`` configurations beat their own
+        Median and best over the configurations of complete methods that are covered enough to be ranked, a description:
+        the best of many is chosen on the scores shown. ``exploded`` counts the ones flagged so, which move a mean
+        (``mean_score``) as far as they like. ``beat_permuted`` of ``judged`` configurations beat their own
         permutations.
     """
     import pandas as pd
 
     lines = []
-    keep = (board["role"] == "method") & board["complete"] & board["enough_coverage"] & (board["embedding"] != "none")
+    keep = (board["role"] == "method") & board["complete"] & board["enough_coverage"] & informed(board)
     part = board[keep.to_numpy(dtype=bool)]
+    part = part.assign(vectors=vectors(part))
     words = part["information"].where(~part["information"].isin(["", "none"]), "undeclared")
     for where, group in part.assign(information=words).groupby(["metric", "subset", *BOARD, "information"], sort=True):
         low = metrics[str(where[0])]["best"] == "low"
@@ -121,12 +133,13 @@ def by_information(board: pd.DataFrame, metrics: Mapping[str, Mapping[str, Any]]
         if not len(group):
             continue
         best = group.iloc[int(np.argmin(group["mean"]) if low else np.argmax(group["mean"]))]
+        lost = group["flags"].map(lambda words: EXPLODED in words.split("; "))
         lines.append(
             dict(zip(["metric", "subset", *BOARD, "information"], where, strict=True))
-            | {"embeddings": group["embedding"].nunique(), "configurations": len(group)}
-            | {"mean_score": group["mean"].mean(), "best_score": best["mean"]}
-            | {"mean_progress": group["progress"].mean(), "best_progress": best["progress"]}
-            | {"best_embedding": best["embedding"], "best_head": best["head"]}
+            | {"embeddings": group["vectors"].nunique(), "configurations": len(group), "exploded": int(lost.sum())}
+            | {"mean_score": group["mean"].mean(), "median_score": group["mean"].median(), "best_score": best["mean"]}
+            | {"median_progress": group["progress"].median(), "best_progress": best["progress"]}
+            | {"best_embedding": best["vectors"], "best_head": best["head"]}
             | {"beat_permuted": int((group["beats_permuted"] == "yes").sum())}
             | {"judged": int((group["beats_permuted"] != "–").sum())}
         )

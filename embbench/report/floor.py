@@ -6,17 +6,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from embbench.report.boards import vectors
 from embbench.report.stats import LEVEL, MIN_INTERVAL, Plan, patterns, resampled_means
 
 if TYPE_CHECKING:
     import pandas as pd
 
 UNDEFINED = "undefined"
+SHARE = 0.8  # of the conditions of the best defined baseline that a candidate shares with the others
+FAR = -10.0  # progress below it, beyond doubt, is no prediction any more
 _ROWS = 2000  # configurations whose resamples are held at a time
 
 
 def add_progress(out: pd.DataFrame, values: np.ndarray, ceiling: np.ndarray, plan: Plan, sign: float) -> None:
-    """Add ``floor``, ``floor_name``, ``progress`` with ``_low`` and ``_high``, ``progress_note`` to a board's table.
+    """Add ``floor``, ``floor_name``, ``floor_without``, ``progress`` (``_low``, ``_high``, ``_note``) to a table.
 
     Parameters
     ----------
@@ -30,16 +33,17 @@ def add_progress(out: pd.DataFrame, values: np.ndarray, ceiling: np.ndarray, pla
     -----
     ``progress = (floor - score) / (floor - ceiling)``, a ratio of two-level means over the conditions that have a
     ceiling, a value of every floor candidate and a score; never a mean of ratios. The floor is the best baseline,
-    chosen again in every resample. ``undefined`` where the 95 % interval of floor - ceiling holds 0 (or lies on the
+    chosen again in every resample; a baseline that is defined on too few conditions to be a candidate is named in
+    ``floor_without``. ``undefined`` where the 95 % interval of floor - ceiling holds 0 (or lies on the
     wrong side), so that a resampled denominator of the wrong sign is rare; it counts as an infinite ratio.
     """
     known = np.isfinite(ceiling)
-    out["floor"], out["floor_name"] = np.nan, ""
+    out["floor"], out["floor_name"], out["floor_without"] = np.nan, "", ""
     for column in ("progress", "progress_low", "progress_high"):
         out[column] = np.nan
     out["progress_note"] = np.where(out["complete"], "" if known.any() else "no ceiling", "incomplete")
     where = known if known.any() else np.ones(len(ceiling), dtype=bool)
-    candidates, shared = _candidates(out, values, where)
+    candidates, shared, out["floor_without"] = _candidates(out, values, where)
     if not len(candidates):
         out.loc[out["progress_note"] == "", "progress_note"] = "no baseline"
         return
@@ -60,22 +64,38 @@ def add_progress(out: pd.DataFrame, values: np.ndarray, ceiling: np.ndarray, pla
     out["progress_note"] = notes
 
 
-def _candidates(out: pd.DataFrame, values: np.ndarray, where: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Baselines that may be the floor, and the rows (r,) of ``where`` on which all of them are defined.
+def exploded(out: pd.DataFrame) -> np.ndarray:
+    """Bool of shape (N,): far worse than every baseline, so that means over such scores say nothing of the others.
 
-    A baseline that is defined on fewer conditions than another (no change has no correlation) is no candidate: the best
-    of a few conditions is not the best.
+    Progress below `FAR` with its whole interval, and a gap to the floor larger than floor and ceiling themselves: where
+    the room between them is small, an ordinary prediction has a progress of minus ten as well.
     """
-    rows = np.flatnonzero(((out["role"] == "baseline") & out["complete"]).to_numpy())
+    size = np.fmax(out["floor"].abs(), out["ceiling"].abs())
+    return ((out["progress_high"] < FAR) & ((out["mean"] - out["floor"]).abs() > size)).to_numpy(dtype=bool)
+
+
+def _candidates(out: pd.DataFrame, values: np.ndarray, where: np.ndarray) -> tuple[np.ndarray, np.ndarray, str]:
+    """Baselines that may be the floor, the rows (r,) of ``where`` on which all of them are defined, and the others.
+
+    Best defined first, a baseline joins where at least `SHARE` of the largest number of conditions stay shared: one
+    undefined condition or a failed fold must not change the floor, and no change has no correlation at all.
+    """
+    rows = np.flatnonzero((out["role"] == "baseline").to_numpy())
     defined = np.isfinite(values[rows]) & where
     count = defined.sum(axis=1)
-    keep = (count == count.max(initial=0)) & (count > 0)
-    return rows[keep], defined[keep].all(axis=0) if keep.any() else where
+    shared, kept, dropped = where.copy(), [], []
+    for i in np.argsort(-count, kind="stable").tolist():
+        if count[i] and (shared & defined[i]).sum() >= SHARE * count.max():
+            shared = shared & defined[i]
+            kept.append(i)
+        else:
+            dropped.append(f"{_label(out, int(rows[i]))} ({count[i]} of {int(where.sum())} conditions)")
+    return rows[sorted(kept)], shared, "; ".join(sorted(dropped))
 
 
 def _label(out: pd.DataFrame, row: int) -> str:
-    embedding = str(out["embedding"].iloc[row])
-    return str(out["head"].iloc[row]) + ("" if embedding == "none" else f" on {embedding}")
+    name = str(vectors(out.iloc[[row]])[0])
+    return str(out["head"].iloc[row]) + ("" if name == "none" else f" on {name}")
 
 
 def _ratios(

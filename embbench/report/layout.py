@@ -10,7 +10,7 @@ import numpy as np
 from embbench.report.answers import answer_sheets
 from embbench.report.boards import NAMES, OTHER, STATUSES
 from embbench.report.floor import UNDEFINED
-from embbench.report.marks import FLAGS, INFORMATION, short_flags, short_information
+from embbench.report.marks import ABOUT, FLAGS, INFORMATION, kinds_of, short_flags, short_information
 from embbench.report.pivots import context_sheets, group_sheets, problem_sheets
 from embbench.report.ranking import RANKED
 from embbench.report.sheets import SECTIONS, Line, Section, Sheet, by_board, decimals_of, describe, title, varies
@@ -61,7 +61,8 @@ def _leaderboard(
             left_out.append(f"{section.partition(' (')[0].lower()}: {len(members) - top} more rows in leaderboard.csv.")
         if members:
             sections.append((section, tuple(lines[i] for i in members[:top])))
-    hidable = tuple(c for c in ("undefined", "cov", "info", "pairs", "Δ ctx mean", "flags") if c in columns)
+    # flags are never hidden: a score without them may be one that saw the truth
+    hidable = tuple(c for c in ("undefined", "cov", "info", "pairs", "Δ ctx mean") if c in columns)
     return Sheet(
         title(part, facts), columns, tuple(sections), (*_legend(part, metrics, facts), *left_out), hidable=hidable
     )
@@ -190,14 +191,16 @@ def _legend(
         )
     level = metrics[part["metric"].iloc[0]].get("level")
     if level == "set":
+        told = str(part["candidates"].iloc[0]) if "candidates" in part else ""
+        among = f" ({told}, the own one included)" if told else ""
         out.append(
-            f"A value depends on the conditions of its fold and context ({part['candidates'].iloc[0]}, the own one"
-            " included); resamples keep the values as they are."
+            f"A value depends on the conditions of its fold and context{among}; resamples keep the values as they are."
         )
     if level == "gene":
         out.append(
             "A statistic per gene over the conditions of a context; a condition's value is its linear part (leave one"
-            " out), the mean is the mean over genes, and intervals are those of an infinitesimal jackknife."
+            " out), the mean is the mean over genes, and intervals are those of an infinitesimal jackknife. Who does not"
+            " cover all conditions is in no pair: the statistic of some of them is another one."
         )
     if (part["query_controls"] != "").any():
         out.append("q.ctrl: the embedding uses query controls, the unperturbed cells of held-out contexts.")
@@ -222,8 +225,10 @@ def _legend(
 def _progress_legend(part: pd.DataFrame) -> list[str]:
     if not np.isfinite(part["floor"].iloc[0]):
         return []
+    left_out = str(part["floor_without"].iloc[0])
     known = int(part["ceiling_conditions"].iloc[0])
-    out = [f"floor: the best of the baselines that always run, {part['floor_name'].iloc[0]}."]
+    without = f"; defined on too few conditions to be one: {left_out}" if left_out else ""
+    out = [f"floor: the best of the baselines that always run, {part['floor_name'].iloc[0]}{without}."]
     if known:
         partly = f", on the {known} conditions with a ceiling" if known < int(part["n_conditions"].max()) else ""
         out.append(
@@ -239,8 +244,8 @@ def _marks_legend(part: pd.DataFrame) -> list[str]:
         out.append("‡ too few conditions with a prediction of their own: listed, not ranked.")
     words = sorted({w for v in part["flags"] for w in v.split("; ") if w})
     if words:
-        out.append(f"flags: {'; '.join(f'{FLAGS[w]} {w}' if w in FLAGS else w for w in words)}.")
-    kinds = sorted({w for v in part["information"] for w in v.split("; ") if short_information(w)})
+        out.append(f"flags: {'; '.join(f'{FLAGS[w]} {ABOUT.get(w, w)}' if w in FLAGS else w for w in words)}.")
+    kinds = sorted({kind for v in part["information"] for kind in kinds_of(v)})
     if kinds:
         shown = [f"{INFORMATION[w]} = {w}" if INFORMATION.get(w, w) != w else w for w in kinds]
         out.append(f"info, what the embedding was made from: {'; '.join(shown)}.")

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import re
+
+ABOVE, EXPLODED = "above ceiling", "exploded"  # the two flags that the scores themselves raise
 FLAGS = {
     "oracle": "O",
-    "shared controls": "C",
-    "information undeclared": "U",
-    "above ceiling": "A",
     "reads test rows": "T",
-    "features fitted on test rows": "F",
+    "fitted on test rows": "F",
+    "information undeclared": "U",
+    "controls shared": "C",
     "genes selected on test rows": "G",
+    ABOVE: "A",
+    EXPLODED: "X",
 }
+ABOUT = {EXPLODED: "exploded (worse than the floor by over ten times its distance to the ceiling)"}
 INFORMATION = {
     "prior knowledge": "prior",
     "unperturbed expression": "unperturbed",
-    "responses elsewhere": "elsewhere",
     "this screen's controls": "controls",
-    "this screen's responses": "responses",
+    "responses elsewhere": "elsewhere",
     "unknown": "unknown",
+    "this screen's responses": "responses",
 }
 
 
@@ -34,12 +39,23 @@ def short_flags(words: str) -> str:
     return " ".join(filter(None, [letters, *sorted(w for w in found if w not in FLAGS)]))
 
 
+def kinds_of(words: str) -> list[str]:
+    """Kinds of information in a text that joins them by ``+`` (and runs of one configuration by ``;``), in its order.
+
+    Examples
+    --------
+    >>> kinds_of("prior knowledge + unknown; prior knowledge")
+    ['prior knowledge', 'unknown']
+    """
+    return [w for w in dict.fromkeys(re.split(r"; | \+ ", words)) if w not in ("", "none")]
+
+
 def short_information(words: str) -> str:
     """Short names of the kinds of information, joined by ``+``.
 
     Examples
     --------
-    >>> short_information("prior knowledge; responses elsewhere")
+    >>> short_information("prior knowledge + responses elsewhere")
     'prior+elsewhere'
     """
-    return "+".join(INFORMATION.get(w, w) for w in words.split("; ") if w not in ("", "none"))
+    return "+".join(INFORMATION.get(w, w) for w in kinds_of(words))

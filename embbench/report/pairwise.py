@@ -33,7 +33,7 @@ _PAIRS = 4000  # whose resamples are held at a time
 
 
 def pairwise(
-    board: Board, ranked: pd.DataFrame, places: np.ndarray, plan: Plan, *, sign: float, seed: int
+    board: Board, ranked: pd.DataFrame, places: np.ndarray, plan: Plan, *, sign: float, seed: int, whole: bool = False
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """All pairs of a board, Holm over all of them, and how often each configuration was better or worse.
 
@@ -43,11 +43,12 @@ def pairwise(
     plan : of the board's rows.
     sign : -1.0 where low is best, else 1.0.
     seed : of the sign flips.
+    whole : leave out pairs of entries that do not cover all conditions (a statistic per gene is over all of them).
 
     Returns
     -------
     pairs : `COLUMNS` plus the coordinates `OTHER`; ``difference`` > 0 where the first is better.
-    counts : ``pairs``, ``pairs_better``, ``pairs_worse``, one row per row of ``ranked``.
+    counts : ``pairs`` (those with enough units to be tested), ``pairs_better``, ``pairs_worse``, per row of ``ranked``.
 
     Notes
     -----
@@ -61,6 +62,10 @@ def pairwise(
     first, second, kind = _pairs(ranked)
     values, covered = board.per_table(board.values)[places], board.per_table(board.covered)[places]
     usable = np.where(covered > 0, values, np.nan)
+    if whole:
+        full = (np.isfinite(usable) == np.isfinite(values)).all(axis=1)
+        alike = full[first] & full[second] & (np.isfinite(values[first]) == np.isfinite(values[second])).all(axis=1)
+        first, second, kind = first[alike], second[alike], kind[alike]
     found = paired(usable, first, second, plan, sign, seed)
     table = _table(ranked, first, second, kind).assign(**found)
     table["p_holm"] = holm(np.where(table["n_units"] >= MIN_CLAIM, table["p"], np.nan))
@@ -71,10 +76,10 @@ def pairwise(
     declared &= (kind == "heads") | carries[winner]
     named = np.where(table["difference"] > 0, table["first"], table["second"])
     table["better"] = np.where(declared, named, "–")
-    n = len(ranked)
+    n, tested = len(ranked), np.isfinite(table["p_holm"].to_numpy())
     loser = first + second - winner
     counts = {
-        "pairs": np.bincount(first, minlength=n) + np.bincount(second, minlength=n),
+        "pairs": np.bincount(first[tested], minlength=n) + np.bincount(second[tested], minlength=n),
         "pairs_better": np.bincount(winner[declared], minlength=n),
         "pairs_worse": np.bincount(loser[declared], minlength=n),
     }

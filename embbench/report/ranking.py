@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.stats import rankdata
 
-from embbench.report.boards import OTHER, Board
-from embbench.report.floor import add_progress
+from embbench.report.boards import OTHER, Board, vectors
+from embbench.report.floor import add_progress, exploded
+from embbench.report.marks import ABOVE, EXPLODED
 from embbench.report.stats import (
     MIN_CLAIM,
     RESOLUTION,
@@ -64,7 +65,9 @@ def means(board: Board, ceiling: np.ndarray, columns: np.ndarray, plan: Plan) ->
     out["unit"] = "contexts" if plan.over_contexts else "perturbations"
     out["n_conditions"] = finite.sum(axis=1)
     out["n_contexts"] = sum(finite[:, plan.context == c].any(axis=1).astype(np.int64) for c in np.unique(plan.context))
-    out["undefined"] = _per_table(board, board.undefined[:, columns].sum(axis=1)).astype(np.int64)
+    missing = np.zeros(values.shape, dtype=bool)
+    np.logical_or.at(missing, board.of_draw, board.undefined[:, columns] > 0)  # conditions, however many seeds or draws
+    out["undefined"] = missing.sum(axis=1)
     out["ceiling"] = summarise(ceiling[None, columns], plan)[0][0]
     out["ceiling_conditions"] = int(np.isfinite(ceiling[columns]).sum())
     out["complete"] = _per_table(board, ~complete_draws(board)) == 0
@@ -95,8 +98,8 @@ def rank(
     values = board.per_table(board.values)
     _add_verdicts(out, board, values, resampling, sign, seed)
     add_progress(out, values, ceiling, resampling, sign)
-    above = out["progress_low"].to_numpy() > 1 + RESOLUTION
-    out.loc[above, "flags"] = [_with_word(v, "above ceiling") for v in out.loc[above, "flags"]]
+    for word, where in ((ABOVE, out["progress_low"].to_numpy() > 1 + RESOLUTION), (EXPLODED, exploded(out))):
+        out.loc[where, "flags"] = [_with_word(v, word) for v in out.loc[where, "flags"]]
     out["enough_coverage"] = ~(out["coverage"] < coverage)
     _add_best(out, values, resampling, sign)
     role = out["role"].map(ROLE_ORDER)
@@ -196,8 +199,7 @@ def _permuted(
     rows = np.flatnonzero(comparable(out) & (twin >= 0))
     draws = [board.values[usable & (board.of_draw == twin[i])] for i in rows]
     versus = versus_draws(values[rows], draws, plan, sign=sign, seed=seed)
-    label = out["embedding"] + np.where(out["context_embedding"] == "none", "", " / " + out["context_embedding"])
-    out["permutation"] = np.where(twin >= 0, label.to_numpy()[twin], "")
+    out["permutation"] = np.where(twin >= 0, vectors(out)[twin], "")
     count = np.bincount(board.of_draw, minlength=len(out))
     out["draws"] = np.where((out["role"] == "permuted").to_numpy(), count, 0)
     out.loc[rows, "draws"] = versus.draws

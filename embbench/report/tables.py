@@ -23,7 +23,7 @@ _SCORE = ("mean", "low", "high", "n_units", "unit", "n_conditions", "n_contexts"
 _SAID = (
     *("coverage", "enough_coverage", "fallback", "dim", "query_controls", "config"),
     *("information", "modality", "dated", "complexity", "flags", "candidates"),
-    *("ceiling", "ceiling_note", "ceiling_conditions", "floor", "floor_name"),
+    *("ceiling", "ceiling_note", "ceiling_conditions", "floor", "floor_name", "floor_without"),
     *("progress", "progress_low", "progress_high", "progress_note", "permutation", "draws"),
     *(f"vs_permuted{e}" for e in _VERSUS),
     *("permutation_p", "beats_permuted"),
@@ -113,6 +113,7 @@ def _ranked(
     if not 0 <= coverage <= 1:
         raise UserError(f"coverage: expected a share from 0 to 1, found {coverage}")
     sign = sign_of(metrics, metric)
+    whole = metrics[metric].get("level") == "gene"
     config = settings(runs)
     parts, tests = [], []
     for board in boards(scores, config, metric, subset):
@@ -121,7 +122,7 @@ def _ranked(
         counts: dict[str, Any] = dict.fromkeys(_PAIRS, 0)
         if pairs:
             sample = board_plan(board, bootstrap, seed)
-            table, found = pairwise(board, part, places, sample, sign=sign, seed=seed)
+            table, found = pairwise(board, part, places, sample, sign=sign, seed=seed, whole=whole)
             counts = {column: found[column] for column in _PAIRS}
             tests.append(table.assign(**board.where))
         parts.append(part.assign(**counts, candidates=_span(board.rows)))
@@ -133,7 +134,7 @@ def _ranked(
 
 def _span(rows: pd.DataFrame) -> str:
     """Smallest and largest number of conditions that a row was ranked among, e.g. ``8-12``."""
-    if "candidates" not in rows:
+    if "candidates" not in rows or rows["candidates"].isna().all():
         return ""
     low, high = int(rows["candidates"].min()), int(rows["candidates"].max())
     return str(low) if low == high else f"{low}-{high}"

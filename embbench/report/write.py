@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+OPTIONAL = ("composites",)  # tables that not every report has
+
+
 def write_report(
     folder: Path,
     *,
@@ -61,7 +64,13 @@ def write_frames(
     facts: Mapping[str, Mapping[str, Any]],
     order: Sequence[str],
 ) -> dict[str, Path]:
-    """Write tables that `report_frames` made, as `write_report` does; file name -> path."""
+    """Write tables that `report_frames` made, as `write_report` does; file name -> path.
+
+    A table of `OPTIONAL` that an earlier report left and this one does not have is removed: it is of other results.
+    """
+    for label in OPTIONAL:
+        if label not in frames:
+            (Path(folder) / f"{label}.csv").unlink(missing_ok=True)
     texts = {f"{label}.csv": csv(frame) for label, frame in frames.items()}
     texts["leaderboard.md"] = _page(frames, order, metrics, facts)
     return {name: _write(Path(folder) / name, content) for name, content in texts.items()}
@@ -102,7 +111,8 @@ def report_frames(
             if subset != "all":
                 parts["leaderboard"].append(tables.leaderboard(*given, coverage=coverage, **where))
             parts["by_context"].append(tables.by_context(*given, **where))
-            parts["by_group"].append(tables.by_group(*given, **where))
+            if metrics[name].get("level") != "gene":
+                parts["by_group"].append(tables.by_group(*given, **where))
             parts["decomposition"].append(decomposition(*bare, coverage=coverage, **where))
     frames = {label: _stack(found) for label, found in parts.items()}
     board = frames["leaderboard"]
@@ -117,7 +127,7 @@ def _stack(parts: list[pd.DataFrame]) -> pd.DataFrame:
     filled = [part for part in parts if len(part)]  # pandas guesses the types of empty frames when it stacks them
     if filled:
         return pd.concat(filled, ignore_index=True)
-    return parts[0] if parts else pd.DataFrame()
+    return parts[0] if parts else pd.DataFrame(columns=["metric", "subset"])
 
 
 def _page(

@@ -22,6 +22,8 @@ every field marked *; a panel without data says so. Arrays may be numpy arrays o
     ``names`` * (k genes), ``mean_true`` *, ``mean_predicted`` *, ``variance_true`` *, ``variance_predicted`` *
     (k each), ``top`` * (names of the top DE genes of the truth)}
 
+``flags`` * : word -> what it means, of the flags that a leaderboard may hold
+
 Provenance
 ----------
 Free: keys become headings, nested mappings and lists become lists. Usual keys: ``versions``, ``hashes``, ``seeds``,
@@ -30,23 +32,24 @@ Free: keys become headings, nested mappings and lists become lists. Usual keys: 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from embbench.report.boards import BOARD, NAMES, OTHER, STATUSES, strip_permuted
-from embbench.report.page.encode import encode, plain
+from embbench.report.page.encode import DIGITS, encode, plain
+from embbench.report.page.names import short_names
 from embbench.report.page.points import conditions, points
 
 if TYPE_CHECKING:
     import pandas as pd
 
 FORMAT = 1
-_WHOLE = ("decomposition", "by_information", "ranks", "problems", "timings", "chosen")
 PAIRS = 3000  # declared pairs that are kept, smallest p first
+SCORE_DIGITS = {"leaderboard": 6, "by_context": 6, "composites": 6}  # where tables elsewhere show the same numbers
 _COORDINATES = ("metric", "subset", *BOARD, *NAMES, *OTHER, "role")
 _LEADERBOARD = (
     *("rank", "best", "mean", "low", "high", "n_units", "unit", "n_conditions", "n_contexts", "undefined"),
-    *("coverage", "enough_coverage", "fallback", "dim", "query_controls", "ceiling", "ceiling_note"),
+    *("coverage", "enough_coverage", "fallback", "dim", "query_controls", "candidates", "ceiling", "ceiling_note"),
     *("ceiling_conditions", "floor", "floor_name", "progress", "progress_low", "progress_high", "progress_note"),
     *("vs_permuted", "vs_permuted_low", "vs_permuted_high", "permutation_p", "beats_permuted", "draws"),
     *("vs_context_mean", "vs_context_mean_low", "vs_context_mean_high", "context_mean_p", "beats_context_mean"),
@@ -72,16 +75,17 @@ def make_bundle(
     ----------
     frames : has attributes runs, scores, ceilings, metrics, facts (`embbench.grid.frames.Frames`).
     tables : report tables by name: leaderboard (all metrics and subsets stacked), by_context, pairwise, decomposition,
-        by_information, choice, ranks, problems, timings, chosen. Others are left out. Absent tables and columns leave
-        their panel empty, with the reason.
+        by_information, choice, ranks, rank_boxes, composites, problems, timings, chosen. Absent tables and columns
+        leave their panel empty, with the reason; without composites there is no such panel.
     details : as described above; ``{}`` where there are none.
     provenance : versions, hashes, seeds, commands.
 
     Returns
     -------
     dict
-        ``format``, ``metrics``, ``datasets``, ``embeddings``, ``counts``, ``tables`` (see `page.encode`), ``details``,
-        ``provenance`` and ``notes`` (what was left out). The same input gives the same value.
+        ``format``, ``metrics``, ``datasets``, ``embeddings``, ``labels`` (short names of embeddings and datasets, see
+        `page.names`), ``counts``, ``tables`` (see `page.encode`), ``details``, ``provenance`` and ``notes`` (what was
+        left out). The same input gives the same value.
 
     Raises
     ------
@@ -104,21 +108,44 @@ def make_bundle(
         notes += [note] if note else []
     if "choice" in tables:
         kept["choice"] = tables["choice"][tables["choice"]["chosen"].astype(bool).to_numpy()]
+    if "rank_boxes" in tables:
+        boxes = _columns(tables["rank_boxes"], (*_COORDINATES, "fold", "context", "rank"))
+        kept["rank_boxes"] = boxes.sort_values([c for c in boxes if c != "rank"], kind="stable")
+    if "composites" in tables:
+        kept["composites"] = tables["composites"].drop(columns="config", errors="ignore")
     kept["points"] = points(frames.scores, frames.runs, frames.ceilings)
     known = details.get("conditions", {})
-    kept["conditions"] = conditions(frames.scores, leaderboard, frames.metrics, known)
+    kept["conditions"] = conditions(frames.scores, frames.runs, leaderboard, frames.metrics, known)
     kept["ceilings"] = _ceilings(frames.ceilings)
+    embeddings = _embeddings(frames.runs)
     return {
         "format": FORMAT,
         "metrics": plain(dict(frames.metrics)),
         "datasets": plain(dict(frames.facts)),
-        "embeddings": _embeddings(frames.runs),
+        "embeddings": embeddings,
+        "labels": {"embeddings": _labels(embeddings), "datasets": _labels(map(str, frames.runs["dataset"].unique()))},
         "counts": _counts(frames.runs),
-        "tables": {name: encode(frame.reset_index(drop=True)) for name, frame in kept.items()},
-        "details": plain({key: details.get(key, []) for key in ("examples", "populations")}),
+        "tables": {
+            name: encode(_worded(frame), SCORE_DIGITS.get(name, DIGITS)) for name, frame in kept.items()
+        },
+        "details": plain({key: details.get(key, []) for key in ("examples", "populations")})
+        | {"flags": dict(details.get("flags", {}))},
         "provenance": plain(dict(provenance)),
         "notes": notes,
     }
+
+
+def _worded(frame: pd.DataFrame) -> pd.DataFrame:
+    """Coordinates as words, whatever type they had: they name entries."""
+    import pandas as pd
+
+    typed = [c for c in OTHER if c in frame and not pd.api.types.is_object_dtype(frame[c].dtype)]
+    return frame.reset_index(drop=True).astype(dict.fromkeys(typed, str))
+
+
+def _labels(names: Iterable[str]) -> dict[str, str]:
+    """Short labels of the names that are too long to be shown."""
+    return {name: label for name, label in short_names(names).items() if name != label}
 
 
 def _frame(tables: Mapping[str, pd.DataFrame], name: str) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-// Figures over entries: heatmap, boxes, ranks, shares, progress, dependence, contexts.
+// Figures over entries: heatmap, boxes, ranks, shares, progress.
 
 const CIVIDIS = ["#00224e", "#123570", "#3b496c", "#575d6d", "#707173", "#8a8678", "#a59c74", "#c3b369", "#e1cc55", "#fee838"];
 const DARK_STEPS = 5; // of the scale, that need light text
@@ -22,19 +22,23 @@ function heatmap(host, state) {
   const known = rows.filter((row) => finite(row[value]));
   if (!known.length) return host.replaceChildren(empty("No embedding was crossed with a head on this board, or nothing was scored."));
   const sign = value === "progress" ? 1 : better(state.metric);
-  const order = (by) => [...groups(known, by)].map(([name, part]) => [name, Math.max(...part.map((r) => sign * r[value]))]).sort((a, b) => b[1] - a[1]).map(([name]) => name);
+  const able = known.filter((row) => !dagger(row));
+  const place = (part) => Math.max(-Infinity, ...part.filter((row) => !dagger(row)).map((r) => sign * r[value]));
+  const order = (by) => [...groups(known, by)].map(([name, part]) => [name, place(part)]).sort((a, b) => (a[1] === b[1] ? 0 : b[1] - a[1])).map(([name]) => name);
   const [names, heads] = [order(vectors), order((row) => row.head)];
+  const full = new Map(known.map((row) => [vectors(row), vectors(row, (name) => name)]));
   const at = new Map(known.map((row) => [JSON.stringify([vectors(row), row.head]), row]));
-  const sizes = known.map((row) => sign * row[value]).sort((a, b) => a - b);
+  const sizes = able.map((row) => sign * row[value]).sort((a, b) => a - b);
   const [low, high] = [quantile(sizes, 0.05), sizes[sizes.length - 1]];
   const places = decimals(rows, "mean", "low", "high");
   const text = (row) => (value === "progress" ? percent(row.progress) : show(row.mean, places));
   const cell = (row) => {
     if (!row || !finite(row[value])) return el("td", {}, "–");
+    if (dagger(row)) return el("td", { class: "hatched", title: `${whole(row)}: ${text(row)}. ${unranked(row)}` }, `${dagger(row)} ${text(row)}`);
     const share = high > low ? Math.min(1, Math.max(0, (sign * row[value] - low) / (high - low))) : 1;
     const step = Math.round(share * (CIVIDIS.length - 1));
     const best = sign * row[value] === high;
-    const made = el("td", { class: `${step < DARK_STEPS ? "dark" : "light"}${best ? " top1" : ""}`, title: `${entry(row)}: ${text(row)}` }, best ? `★ ${text(row)}` : text(row));
+    const made = el("td", { class: `${step < DARK_STEPS ? "dark" : "light"}${best ? " top1" : ""}`, title: `${whole(row)}: ${text(row)}` }, best ? `★ ${text(row)}` : text(row));
     made.style.backgroundColor = CIVIDIS[step];
     return made;
   };
@@ -44,7 +48,8 @@ function heatmap(host, state) {
     el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Heatmap, scrolls sideways" }, el("table", { class: "heat" },
       el("caption", {}, `${value === "progress" ? "Progress" : state.metric}: brighter is better`),
       el("thead", {}, el("tr", {}, el("td"), heads.map((name) => el("th", { scope: "col" }, name)))),
-      el("tbody", {}, names.map((name) => el("tr", {}, el("th", { scope: "row" }, name), heads.map((head) => cell(at.get(JSON.stringify([name, head]))))))))));
+      el("tbody", {}, names.map((name) => el("tr", {}, el("th", { scope: "row", title: full.get(name) }, name), heads.map((head) => cell(at.get(JSON.stringify([name, head]))))))))),
+    able.length < known.length ? el("p", { class: "hint" }, `Hatched: ${DAGGERS}`) : "");
 }
 
 /** Box statistics of values. */
@@ -58,7 +63,8 @@ function boxOf(values) {
 /** Horizontal boxes, one row per label: [{label, group, points: [{value, text}], apart}]. */
 function drawBoxes(host, rows, colours, label, { lines = [], band = null, description }) {
   const width = room(host);
-  const left = Math.min(230, width * 0.34);
+  const left = gutter(rows.map((row) => row.label), width, 0.34, 32);
+  const shorts = fitted(rows.map((row) => row.label), left - 26);
   const step = 30;
   const [top, bottom] = [10, 10 + rows.length * step];
   const everything = [...rows.flatMap((r) => r.points.map((p) => p.value)), ...lines.map((l) => l.value), ...(band ? [band.low, band.high] : [])];
@@ -76,7 +82,7 @@ function drawBoxes(host, rows, colours, label, { lines = [], band = null, descri
     const y = top + (i + 0.5) * step;
     const kind = colours.colour(row.group);
     const box = boxOf(row.points.map((p) => p.value));
-    svg.append(clipped(row.label, left - 24, y + 4, left - 24, { "text-anchor": "end" }));
+    svg.append(sideLabel(shorts[i], row.title || row.label, left - 24, y + 4));
     svg.append(draw("path", { class: kind, d: mark(colours.shape(row.group), left - 12, y, 4.5) }));
     svg.append(draw("line", { class: `${kind} whisker`, x1: x.at(box.low), x2: x.at(box.high), y1: y, y2: y }));
     svg.append(draw("rect", { class: `${kind} bodyfill${row.apart ? " hollow" : ""}`, x: x.at(box.q1), y: y - 9, width: Math.max(1, x.at(box.q3) - x.at(box.q1)), height: 18 }));
@@ -91,10 +97,10 @@ function drawBoxes(host, rows, colours, label, { lines = [], band = null, descri
   return interactive(svg, marks);
 }
 
-/** Values of each label as box rows, best median first, oracles last. */
-function boxRows(points, sign, value, text) {
-  const rows = [...groups(points, vectors)].map(([label, part]) => ({
-    label, group: modality(part[0]), apart: part[0].role === "oracle",
+/** Values of each label as box rows, best median first; oracles and what is not ranked last. */
+function boxRows(points, sign, value, text, { by = vectors, marked = () => "" } = {}) {
+  const rows = [...groups(points, (row) => [marked(row), by(row)].filter(Boolean).join(" "))].map(([label, part]) => ({
+    label, title: by === vectors ? vectors(part[0], (name) => name) : whole(part[0]), group: modality(part[0]), apart: part[0].role === "oracle" || marked(part[0]) !== "",
     points: part.map((row) => ({ value: value(row), text: text(row) })),
   }));
   const middle = (row) => sign * boxOf(row.points.map((p) => p.value)).median;
@@ -112,8 +118,10 @@ function boxes(host, state) {
   if (!points.length) return host.replaceChildren(empty("No method has scores on this board."));
   const { metric } = state;
   const text = (row) => `${entry(row)}\n${row.fold}, ${row.context}: ${show(row[metric])}`;
-  const rows = boxRows(points, better(metric), (row) => row[metric], text);
   const board = select("leaderboard", boardOf(state));
+  const signs = daggers(boardOf(state));
+  const marked = (row) => (row.role === "oracle" ? "" : signs.get(entry(row)) ?? "");
+  const rows = boxRows(points, better(metric), (row) => row[metric], text, { marked });
   const lines = board.filter((row) => row.role === "baseline" && vectors(row) === "no embedding" && finite(row.mean)).slice(0, 5)
     .map((row, i) => ({ kind: `floor dash${i % 5}`, value: row.mean, label: `${row.head} ${show(row.mean)}` }));
   const ceilings = boardPoints(state, ["ceiling"]).map((row) => row[metric]).sort((a, b) => a - b);
@@ -131,25 +139,21 @@ function boxes(host, state) {
       ...lines.map((line) => ({ line: line.kind, label: line.label })),
       ...(band ? [{ band: true, label: `ceiling, middle 80 %` }, { line: "ceiling", label: `mean ceiling ${show(band.middle)}` }] : []),
     ]),
-    band ? "" : el("p", { class: "hint" }, "No ceiling is available here."), tooMany(rows) ?? "");
-}
-
-/** Mid-ranks, 1 = best. */
-function midranks(values, sign) {
-  return values.map((v) => 1 + values.filter((w) => sign * w > sign * v).length + (values.filter((w) => w === v).length - 1) / 2);
+    points.some(marked) ? el("p", { class: "hint" }, DAGGERS) : "", band ? "" : el("p", { class: "hint" }, "No ceiling is available here."), tooMany(rows) ?? "");
 }
 
 function ranks(host, state) {
-  const points = boardPoints(state, ["method", "random"]);
-  const cells = [...groups(points, (row) => JSON.stringify([row.fold, row.context, row.head])).values()];
-  const most = Math.max(0, ...cells.map((part) => part.length));
-  const ranked = cells.filter((part) => part.length === most && most > 1)
-    .flatMap((part) => { const r = midranks(part.map((row) => row[state.metric]), better(state.metric)); return part.map((row, i) => ({ ...row, own: r[i] })); });
+  const { subset, ...where } = boardOf(state);
+  const ranked = select("rank_boxes", { ...where, subset: "all" }).filter((row) => finite(row.rank));
   const parts = [];
   if (ranked.length) {
-    const rows = boxRows(ranked, -1, (row) => row.own, (row) => `${entry(row)}\n${row.fold}, ${row.context}: rank ${show(row.own)} of ${most}`);
-    parts.push(drawBoxes(host, rows.slice(0, MOST_ROWS), palette(modalities()), `Rank among ${most} (1 = best)`, { description: "Box plots of ranks by embedding" }), tooMany(rows) ?? "");
-  } else parts.push(empty("Ranks need at least two embeddings under the same head."));
+    const most = Math.max(...ranked.map((row) => row.rank));
+    const rows = boxRows(ranked, -1, (row) => row.rank, (row) => `${entry(row)}\n${row.fold}, ${row.context}: rank ${show(row.rank)}`, { by: entry });
+    const description = "Box plots of ranks by entry";
+    parts.push(drawBoxes(host, rows.slice(0, MOST_ROWS), palette(modalities()), `Rank among ${rows.length} (1 = best)`, { description }), tooMany(rows) ?? "");
+    if (subset !== "all") parts.push(el("p", { class: "hint" }, "Ranks are of all conditions."));
+    if (most < 1.5) parts.push(el("p", { class: "hint" }, "One entry alone has nothing to be ranked against."));
+  } else parts.push(empty("Ranks need a complete method that covers enough conditions; none is on this board, or rank boxes were not part of this report."));
   parts.push(critical(host, state));
   host.replaceChildren(...parts);
 }
@@ -165,8 +169,10 @@ function critical(host, state) {
 
 function criticalBy(host, by, rows) {
   const width = room(host);
-  const left = Math.min(230, width * 0.34);
   const ordered = rows.sort((a, b) => a.mean_rank - b.mean_rank).slice(0, MOST_ROWS);
+  const names = ordered.map((row) => relabelled(row.entry));
+  const left = gutter(names, width, 0.4);
+  const shorts = fitted(names, left - 10);
   const bars = new Map();
   ordered.forEach((row, i) => String(row.groups || "").split("; ").filter(Boolean).forEach((one) => bars.set(one, [...(bars.get(one) || []), i])));
   const bottom = 40 + ordered.length * 22;
@@ -178,7 +184,7 @@ function criticalBy(host, by, rows) {
   svg.append(draw("text", { x: x.at(ordered[0].mean_rank), y: 14 }, `critical difference ${show(cd)}`));
   const marks = ordered.map((row, i) => ({ x: x.at(row.mean_rank), y: 41 + i * 22, text: `${row.entry}: mean rank ${show(row.mean_rank)}` }));
   ordered.forEach((row, i) => {
-    svg.append(clipped(row.entry, left - 8, marks[i].y + 4, left - 8, { "text-anchor": "end" }));
+    svg.append(sideLabel(shorts[i], row.entry, left - 8, marks[i].y + 4));
     svg.append(draw("circle", { class: "k0", cx: marks[i].x, cy: marks[i].y, r: 5 }));
   });
   [...bars.values()].filter((members) => members.length > 1).forEach((members, i) => {
@@ -191,7 +197,8 @@ function criticalBy(host, by, rows) {
 /** Horizontal bars with intervals: [{label, value, low, high, kind, text}]. */
 function drawBars(host, bars, label, { format = show, description, lines = [] }) {
   const width = room(host);
-  const left = Math.min(280, width * 0.4);
+  const left = gutter(bars.map((bar) => bar.label), width, 0.4);
+  const shorts = fitted(bars.map((bar) => bar.label), left - 10);
   const step = 26;
   const bottom = 8 + bars.length * step;
   const x = scale([0, ...bars.flatMap((b) => [b.value, b.low, b.high]), ...lines], left, width - 56, { margin: 0.02, wanted: width < 500 ? 3 : 6 });
@@ -201,9 +208,9 @@ function drawBars(host, bars, label, { format = show, description, lines = [] })
   svg.append(draw("line", { class: "axis", x1: x.at(0), x2: x.at(0), y1: 8, y2: bottom }));
   const marks = bars.map((bar, i) => {
     const y = 8 + (i + 0.5) * step;
-    svg.append(clipped(bar.label, left - 8, y + 4, left - 10, { "text-anchor": "end" }));
+    svg.append(sideLabel(shorts[i], bar.title || bar.label, left - 8, y + 4));
     const [a, b] = [x.at(Math.min(0, bar.value)), x.at(Math.max(0, bar.value))];
-    svg.append(draw("rect", { class: `${bar.kind} bodyfill`, x: a, y: y - 8, width: Math.max(1, b - a), height: 16 }));
+    svg.append(draw("rect", { class: `${bar.kind} bodyfill${bar.apart ? " hollow" : ""}`, x: a, y: y - 8, width: Math.max(1, b - a), height: 16 }));
     if (finite(bar.low) && finite(bar.high)) svg.append(draw("path", { class: "axis", d: `M${x.at(bar.low)},${y - 4}v8m0,-4H${x.at(bar.high)}m0,-4v8` }));
     const end = Math.max(b, finite(bar.high) ? x.at(bar.high) : b);
     svg.append(draw("text", { class: "small", x: end + 6, y: y + 4 }, format(bar.value)));
@@ -212,37 +219,53 @@ function drawBars(host, bars, label, { format = show, description, lines = [] })
   return interactive(svg, marks);
 }
 
-function decomposition(host, state) {
-  const [row] = select("decomposition", boardOf(state));
-  const parts = ["embedding", "head", "interaction"].filter((name) => row && finite(row[name]));
-  const choice = select("choice", boardOf(state))[0];
-  const information = select("by_information", boardOf(state));
+const PARTS = ["embedding", "head", "interaction"];
+
+/** Shares of one board, or of all datasets together. */
+function sharesOf(host, row, title) {
+  const parts = PARTS.filter((name) => row && finite(row[name]));
+  if (title) host.append(el("h3", {}, title));
   if (!parts.length) {
-    host.replaceChildren(empty((row && row.note) || "No decomposition for this board: it needs progress of at least two embeddings crossed with at least two heads, all complete."));
-  } else {
-    const span = (name, low, high) => (finite(row[name + low]) ? ` [${percent(row[name + low])}, ${percent(row[name + high])}]` : "");
-    const bars = parts.map((name, i) => ({
-      label: name, value: row[name], low: row[`${name}_low`], high: row[`${name}_high`], kind: `k${i}`,
-      text: `${name}: ${percent(row[name])}${span(name, "_low", "_high")}${finite(row[`${name}_min`]) ? `\nwithout one level: ${percent(row[`${name}_min`])} to ${percent(row[`${name}_max`])}` : ""}`,
-    }));
-    const ranges = parts.filter((name) => finite(row[`${name}_min`])).map((name) => `${name} ${percent(row[`${name}_min`])} to ${percent(row[`${name}_max`])}`);
-    host.replaceChildren(
-      row.answer ? el("p", {}, "Larger share: ", el("b", {}, row.answer), finite(row.embedding_minus_head) ? ` (embedding − head ${percent(row.embedding_minus_head)}${span("embedding_minus_head", "_low", "_high")}).` : ".") : "",
-      drawBars(host, bars, "Share of the variance of progress", { format: percent, description: "Shares of variance with intervals" }),
-      el("p", { class: "note" }, [
-        row.embeddings ? `Panel: embeddings ${row.embeddings}; heads ${row.heads}.` : "", row.left_out ? `Left out: ${row.left_out}.` : "",
-        ranges.length ? `Leaving one level out: ${ranges.join(", ")}.` : "", row.note || "",
-      ].filter(Boolean).join(" ")));
+    host.append(empty(`No decomposition here: ${(row && row.note) || "it needs at least two embeddings crossed with at least two heads, all complete"}.`));
+    return;
   }
-  if (choice) {
-    const side = (kind) => `${choice[`${kind}_head`]} on ${choice[`${kind}_embedding`]}`;
-    host.append(el("p", {}, "Best simple against best complex head, chosen on inner scores: ", el("b", {}, side("simple")), " against ", el("b", {}, side("complex")),
-      `; difference ${show(choice.difference)}${finite(choice.low) ? ` [${show(choice.low)}, ${show(choice.high)}]` : ""} (positive: simple is better), better: ${choice.better}.`));
-  }
-  if (information.length) {
-    host.append(el("h3", {}, "By what the vectors may know"), plainTable(["Information", "Entries", "Beat own permutation", "Mean score", "Best score", "Best progress", "Best entry"],
-      information.map((one) => [one.information || "none", show(one.configurations), finite(one.judged) ? `${show(one.beat_permuted)} of ${show(one.judged)}` : "", show(one.mean_score), show(one.best_score), percent(one.best_progress), one.best_embedding ? `${one.best_embedding} × ${one.best_head}` : ""]), "Scores by information"));
-  }
+  const span = (name, low, high) => (finite(row[name + low]) ? ` [${percent(row[name + low])}, ${percent(row[name + high])}]` : "");
+  const range = (name) => `${percent(row[`${name}_min`])} to ${percent(row[`${name}_max`])}`;
+  const ranges = parts.filter((name) => finite(row[`${name}_min`]));
+  const bars = parts.map((name, i) => ({
+    label: name, value: row[name], low: row[`${name}_low`], high: row[`${name}_high`], kind: `k${i}`,
+    text: `${name}: ${percent(row[name])}${span(name, "_low", "_high")}${ranges.includes(name) ? `\nwithout one level: ${range(name)}` : ""}`,
+  }));
+  host.append(
+    row.answer ? el("p", {}, "Which is larger: ", el("b", {}, row.answer), finite(row.embedding_minus_head) ? ` (embedding − head ${percent(row.embedding_minus_head)}${span("embedding_minus_head", "_low", "_high")}).` : ".") : "",
+    drawBars(host, bars, "Share of the variance of progress", { format: percent, description: "Shares of variance with intervals" }),
+    el("p", { class: "note" }, [
+      row.embeddings ? `Panel: embeddings ${relabelled(row.embeddings)}; heads ${row.heads}.` : "", row.left_out ? `Left out: ${relabelled(row.left_out)}.` : "",
+      ranges.length ? `Leaving one level out: ${ranges.map((name) => `${name} ${range(name)}`).join(", ")}.` : "", row.note || "",
+    ].filter(Boolean).join(" ")));
+}
+
+/** The best simple head against the best complex one, with what each was allowed to try. */
+function choiceOf(choice) {
+  const side = (kind) => `${choice[`${kind}_head`]} on ${called(choice[`${kind}_embedding`])}${choice[`${kind}_settings`] ? ` (${choice[`${kind}_settings`]})` : ""}`;
+  const trials = ["simple", "complex"].map((kind) => `${kind} ${finite(choice[`${kind}_trials`]) ? show(choice[`${kind}_trials`]) : "unknown"}${finite(choice[`${kind}_budget`]) ? ` of a budget of ${show(choice[`${kind}_budget`])}` : ""}`).join(", ");
+  const budgets = { yes: " Both had the same budget.", no: " The budgets differ: the side with more settings to try had more chances." }[choice.same_budget] || "";
+  return el("p", {}, "Best simple against best complex head, chosen on inner scores: ", el("b", {}, side("simple")), " against ", el("b", {}, side("complex")),
+    `; difference ${show(choice.difference)}${finite(choice.low) ? ` [${show(choice.low)}, ${show(choice.high)}]` : ""} (positive: simple is better), better: ${choice.better}. Selection trials of a run: ${trials}.${budgets}`);
+}
+
+function decomposition(host, state) {
+  const { dataset, ...rest } = boardOf(state);
+  const [row] = select("decomposition", boardOf(state));
+  const [pooled] = select("decomposition", { ...rest, dataset: POOLED });
+  host.replaceChildren();
+  sharesOf(host, row, pooled ? screen(dataset) : "");
+  if (pooled) sharesOf(host, pooled, "All datasets together");
+  select("choice", boardOf(state)).forEach((choice) => host.append(choiceOf(choice)));
+  const information = select("by_information", boardOf(state));
+  if (!information.length) return;
+  host.append(el("h3", {}, "By what the vectors may know"), plainTable(["Information", "Entries", "Beat own permutation", "Mean score", "Best score", "Best progress", "Best entry"],
+    information.map((one) => [one.information || "none", show(one.configurations), finite(one.judged) ? `${show(one.beat_permuted)} of ${show(one.judged)}` : "", show(one.mean_score), show(one.best_score), percent(one.best_progress), one.best_embedding ? `${called(one.best_embedding)} × ${one.best_head}` : ""]), "Scores by information"));
 }
 
 function progress(host, state) {
@@ -250,8 +273,9 @@ function progress(host, state) {
   const boards = [...groups(rows, (row) => JSON.stringify(BOARD.map((c) => row[c]))).values()];
   const colours = palette(modalities());
   const figures = boards.map((part) => {
-    const title = el("figcaption", {}, el("b", {}, part[0].dataset), ` · ${part[0].split}${part[0].genes === "all" ? "" : ` · genes ${part[0].genes}`}`);
-    const known = part.filter((row) => finite(row.progress)).sort((a, b) => b.progress - a.progress).slice(0, 8);
+    const title = el("figcaption", {}, el("b", { title: part[0].dataset }, screen(part[0].dataset)), ` · ${part[0].split}${part[0].genes === "all" ? "" : ` · genes ${part[0].genes}`}`);
+    const best = (rows, most) => rows.filter((row) => finite(row.progress)).sort((a, b) => b.progress - a.progress).slice(0, most);
+    const known = [...best(part.filter((row) => !dagger(row)), 8), ...best(part.filter(dagger), 2)];
     const frame = el("figure", {}, title);
     return { frame, known, note: unique(part.map((row) => row.progress_note)).filter(Boolean).join("; ") };
   });
@@ -259,109 +283,11 @@ function progress(host, state) {
   for (const { frame, known, note } of figures) {
     if (!known.length) frame.append(empty(`Progress is not available: ${note || "no ceiling, or no floor, for this metric here"}.`));
     else {
-      const bars = known.map((row) => ({ label: entry(row), value: row.progress, low: row.progress_low, high: row.progress_high, kind: colours.colour(modality(row)),
+      const bars = known.map((row) => ({ label: [dagger(row), entry(row)].filter(Boolean).join(" "), title: whole(row), apart: dagger(row) !== "", value: row.progress, low: row.progress_low, high: row.progress_high, kind: colours.colour(modality(row)),
         text: `${entry(row)} (${modality(row)})\n${percent(row.progress)}${finite(row.progress_low) ? ` [${percent(row.progress_low)}, ${percent(row.progress_high)}]` : ""}` }));
       frame.append(drawBars(frame, bars, "Progress (0 = floor, 100 % = ceiling)", { format: percent, description: "Progress by entry", lines: [1] }));
+      if (known.some(dagger)) frame.append(el("p", { class: "hint" }, DAGGERS));
     }
   }
   if (!figures.length) host.replaceChildren(empty("No method was scored by this metric."));
-}
-
-/** Scatter of series: [{label, points: [{x, y, text}]}]. */
-function drawScatter(host, series, xlabel, ylabel, { log = false, lines = false, identity = false, names = [] } = {}) {
-  const width = room(host);
-  const [left, top, bottom] = [52, 22, 250];
-  const all = series.flatMap((s) => s.points);
-  const x = scale(identity ? all.flatMap((p) => [p.x, p.y]) : all.map((p) => p.x), left, width - 12, { log, wanted: width < 500 ? 4 : 6 });
-  const y = scale(identity ? all.flatMap((p) => [p.x, p.y]) : all.map((p) => p.y), bottom, top, { log: log && identity });
-  const svg = canvas(width, bottom + 40, `${ylabel} against ${xlabel}`);
-  axisBelow(svg, x, top, bottom, xlabel);
-  axisLeft(svg, y, left, width - 12, ylabel);
-  if (identity) svg.append(draw("line", { class: "axis dash0", x1: x.at(log ? 10 ** x.low : x.low), y1: y.at(log ? 10 ** x.low : x.low), x2: x.at(log ? 10 ** x.high : x.high), y2: y.at(log ? 10 ** x.high : x.high) }));
-  const colours = palette(series.map((s) => s.label));
-  const marks = [];
-  for (const s of series) {
-    const known = s.points.filter((p) => finite(x.at(p.x)) && finite(y.at(p.y)));
-    if (lines) {
-      const means = [...groups(known, (p) => p.x)].map(([at, part]) => [at, mean(part.map((p) => p.y))]).sort((a, b) => a[0] - b[0]);
-      if (means.length > 1) svg.append(draw("path", { class: `${colours.colour(s.label)} whisker`, d: `M${means.map(([a, b]) => `${x.at(a).toFixed(1)},${y.at(b).toFixed(1)}`).join("L")}` }));
-    }
-    svg.append(draw("path", { class: `${s.kind || colours.colour(s.label)} dot`, d: known.map((p) => mark(s.shape || colours.shape(s.label), x.at(p.x), y.at(p.y), s.size || 3)).join("") }));
-    marks.push(...known.map((p) => ({ x: x.at(p.x), y: y.at(p.y), text: p.text })));
-  }
-  const placed = [];
-  for (const p of names) {
-    const [px, py] = [x.at(p.x), y.at(p.y)];
-    if (!finite(px) || !finite(py) || placed.some(([a, b]) => Math.abs(a - px) < 62 && Math.abs(b - py) < 12)) continue;
-    placed.push([px, py]);
-    svg.append(draw("text", { class: "small", x: px > width - 80 ? px - 6 : px + 6, y: py - 4, "text-anchor": px > width - 80 ? "end" : "start" }, p.name));
-  }
-  return interactive(svg, marks);
-}
-
-function scatterFigure(host, title, series, xlabel, ylabel, why, more = {}) {
-  const frame = el("figure", {}, el("figcaption", {}, el("b", {}, title)));
-  host.append(frame);
-  const known = series.map((s) => ({ ...s, points: s.points.filter((p) => finite(p.x) && finite(p.y)) })).filter((s) => s.points.length);
-  if (!known.length) { frame.append(empty(why)); return; }
-  const colours = palette(known.map((s) => s.label));
-  frame.append(drawScatter(frame, known, xlabel, ylabel, more));
-  if (known.length > 1) frame.append(legend(known.map((s) => ({ kind: s.kind || colours.colour(s.label), shape: s.shape || colours.shape(s.label), label: s.label }))));
-}
-
-function dependence(host, state) {
-  const { metric } = state;
-  const { subset, metric: unused, ...where } = boardOf(state);
-  const single = select("conditions", where).filter((row) => finite(row[metric]));
-  const cut = (row) => ({ y: row[metric], text: `${row.condition}, ${row.context}\n${entry(row)}: ${show(row[metric])}` });
-  const series = (key) => [...groups(single, entry)].map(([label, part]) => ({ label, points: part.map((row) => ({ x: row[key], ...cut(row) })) }));
-  const points = boardPoints(state, ["method", "random"]);
-  const by = (group, key) => [...groups(points.filter((row) => row[key] > 0), group)].slice(0, 8)
-    .map(([label, part]) => ({ label, points: part.map((row) => ({ x: row[key], y: row[metric], text: `${entry(row)}\n${row.fold}, ${row.context}\n${show(row[metric])} at ${show(row[key])}` })) }));
-  const grid = el("div", { class: "pair" });
-  host.replaceChildren(grid);
-  scatterFigure(grid, "Effect norm", series("effect_norm"), "norm of the observed effect", metric, "Effect norms were not exported for this dataset.", { log: true });
-  scatterFigure(grid, "Cells per condition", series("n_cells"), "cells of the condition", metric, "This dataset has no numbers of cells per condition.", { log: true });
-  const neighbours = points.filter((row) => /(^|_)knn|nearest/.test(row.head));
-  const ks = [...groups(neighbours.filter((row) => row.k > 0), vectors)].slice(0, 8).map(([label, part]) => ({ label, points: part.map((row) => ({ x: row.k, y: row[metric], text: `${entry(row)}\n${row.fold}, ${row.context}: ${show(row[metric])} at k = ${show(row.k)}` })) }));
-  scatterFigure(grid, "Neighbours k (kNN)", ks, "k, given or chosen", metric, "No kNN head with a known k on this board.", { log: true, lines: true });
-  scatterFigure(grid, "Dimension", by((row) => row.head, "dim"), "dimension after features", metric, "No embedding dimension is known here.", { log: true });
-  scatterFigure(grid, "Training conditions", by((row) => row.head, "n_train"), "training conditions of the fold", metric, "Numbers of training conditions are not known here.");
-}
-
-function contexts(host, state) {
-  const { subset, ...where } = boardOf(state);
-  const board = select("leaderboard", { ...where, subset: "all" }).filter((row) => finite(row.mean) && ["method", "baseline", "random"].includes(row.role));
-  const order = board.slice().sort((a, b) => (finite(a.rank) ? a.rank : 1e9) - (finite(b.rank) ? b.rank : 1e9)).slice(0, 8).map(entry);
-  const rows = select("by_context", where).filter((row) => order.includes(entry(row)) && finite(row.mean));
-  const each = [...groups(rows, (row) => row.context)];
-  if (!each.length) return host.replaceChildren(empty("No scores per context were exported for this board."));
-  const grid = el("div", { class: "grid" });
-  host.replaceChildren(el("p", { class: "hint" }, `The first ${order.length} entries of the leaderboard${subset === "all" ? "" : ", all conditions"}.`), grid);
-  const colours = palette(order);
-  const span = rows.flatMap((row) => [row.mean, row.low, row.high, row.ceiling]);
-  for (const [name, part] of each.slice(0, state.contexts)) {
-    const frame = el("figure", {}, el("figcaption", {}, el("b", {}, name)));
-    grid.append(frame);
-    const width = Math.max(260, frame.clientWidth || 340);
-    const bottom = 8 + order.length * 22;
-    const x = scale(span, width * 0.46, width - 12, { wanted: 3 });
-    const svg = canvas(width, bottom + 38, `${state.metric} in ${name}`);
-    axisBelow(svg, x, 8, bottom, state.metric);
-    if (finite(part[0].ceiling)) svg.append(draw("line", { class: "ceiling", x1: x.at(part[0].ceiling), x2: x.at(part[0].ceiling), y1: 8, y2: bottom }));
-    const marks = [];
-    order.forEach((label, i) => {
-      const row = part.find((one) => entry(one) === label);
-      const y = 8 + (i + 0.5) * 22;
-      svg.append(clipped(label, width * 0.46 - 8, y + 4, width * 0.46 - 10, { "text-anchor": "end", class: "small" }));
-      if (!row) return;
-      if (finite(row.low)) svg.append(draw("line", { class: `${colours.colour(label)} whisker`, x1: x.at(row.low), x2: x.at(row.high), y1: y, y2: y }));
-      svg.append(draw("path", { class: colours.colour(label), d: mark(colours.shape(label), x.at(row.mean), y, 4) }));
-      marks.push({ x: x.at(row.mean), y, text: `${label}\n${show(row.mean)}${finite(row.low) ? ` [${show(row.low)}, ${show(row.high)}]` : ""}` });
-    });
-    frame.append(interactive(svg, marks));
-  }
-  if (each.length > state.contexts) {
-    host.append(el("button", { type: "button", on: { click: () => { state.contexts = each.length; redraw(["contexts"]); } } }, `Show all ${each.length} contexts`));
-  }
 }

@@ -2,7 +2,7 @@
 
 const DATA = JSON.parse(document.getElementById("data").textContent);
 const COORDINATES = ["head", "embedding", "context_embedding"];
-const OTHER = ["combine", "features", "scope", "target", "graph", "select", "strict_context", "protocol"];
+const OTHER = ["combine", "features", "scope", "target", "graph", "select", "samples", "strict_context", "protocol"];
 const BOARD = ["dataset", "split", "genes"];
 const unpacked = new Map();
 
@@ -68,13 +68,32 @@ function groups(rows, by) {
 /** Which of the rarer coordinates tell entries of this report apart. */
 const VARYING = OTHER.filter((name) => unique(table("leaderboard").columns[name] || []).length > 1);
 
+const POOLED = "all datasets"; // of the decomposition
+const called = (name) => DATA.labels.embeddings[name] ?? name;
+const screen = (name) => DATA.labels.datasets[name] ?? name;
+
+/** A text with the short labels of the long names that stand in it. */
+function relabelled(text) {
+  const long = Object.entries({ ...DATA.labels.embeddings, ...DATA.labels.datasets }).sort((a, b) => b[0].length - a[0].length);
+  return long.reduce((out, [name, label]) => out.split(name).join(label), String(text ?? ""));
+}
+
 /** The vectors of an entry: embedding, context embedding, and what else tells it apart. */
-function vectors(row) {
-  const names = [row.embedding, row.context_embedding].filter((name) => name && name !== "none");
-  const more = VARYING.map((name) => row[name]).filter((value) => value && value !== "none");
+function vectors(row, name = called) {
+  const names = [row.embedding, row.context_embedding].filter((one) => one && one !== "none").map(name);
+  const more = VARYING.map((key) => [key, row[key]]).filter(([, value]) => value && value !== "none").map(([key, value]) => (key === "features" ? value : `${key}=${value}`));
   return [names.join(" / ") || "no embedding", ...more].join(" · ");
 }
-const entry = (row) => (vectors(row) === "no embedding" ? row.head : `${vectors(row)} × ${row.head}`);
+const joined = (names, head) => (names === "no embedding" ? head : `${names} × ${head}`);
+const entry = (row) => joined(vectors(row), row.head);
+const whole = (row) => joined(vectors(row, (name) => name), row.head);
+
+/** Why an entry of the leaderboard is not ranked: † incomplete, ‡ too few conditions of its own, "" where it may be. */
+const dagger = (row) => (row.complete === 0 ? "†" : row.enough_coverage === 0 ? "‡" : "");
+const DAGGERS = "† incomplete, ‡ covers too few conditions of its own: shown, never ranked or called best.";
+
+/** Entry -> dagger, of one board. */
+const daggers = (where) => new Map(select("leaderboard", where).map((row) => [entry(row), dagger(row)]));
 
 /** What is known of the embedding of a row: modality and information ("" where nobody said). */
 function told(row, what) {

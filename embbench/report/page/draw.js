@@ -54,6 +54,22 @@ function ticks(low, high, wanted = 5) {
   return out;
 }
 
+/** Round numbers between 10^low and 10^high: decades, else 1 2 5 of them, else evenly spread; at least two. */
+function logTicks(low, high, wanted = 5) {
+  const inside = (v) => v > 0 && Math.log10(v) >= low - 1e-9 && Math.log10(v) <= high + 1e-9;
+  const of = (steps) => {
+    const out = [];
+    for (let p = Math.floor(low); p <= Math.ceil(high); p++) out.push(...steps.map((m) => Number((m * 10 ** p).toPrecision(3))).filter(inside));
+    return out;
+  };
+  const [fine, decades] = [of([1, 2, 5]), of([1])];
+  if (fine.length >= 3 && fine.length <= wanted + 2) return fine;
+  if (decades.length >= 2 && decades.length <= wanted + 2) return decades;
+  if (decades.length > wanted + 2) return decades.filter((_, i) => i % Math.ceil(decades.length / wanted) === 0);
+  const linear = ticks(10 ** low, 10 ** high, wanted).filter(inside);
+  return linear.length >= 2 ? linear : [10 ** low, 10 ** high];
+}
+
 /** A linear or logarithmic scale from data to pixels, with a margin around the data and its ticks. */
 function scale(values, from, to, { log = false, margin = 0.05, wanted = 5 } = {}) {
   const known = values.filter((v) => finite(v) && (!log || v > 0)).map((v) => (log ? Math.log10(v) : v));
@@ -62,11 +78,7 @@ function scale(values, from, to, { log = false, margin = 0.05, wanted = 5 } = {}
   [low, high] = [low - room, high + room];
   const at = (v) => from + ((log ? Math.log10(v) : v) - low) / (high - low) * (to - from);
   let marks = ticks(low, high, wanted).map((v) => (log ? 10 ** v : v));
-  if (log) {
-    const whole = [1, 2, 5].flatMap((m) => ticks(Math.floor(low), Math.ceil(high), 20).filter(Number.isInteger).map((p) => m * 10 ** p));
-    marks = whole.filter((v) => Math.log10(v) >= low && Math.log10(v) <= high).sort((a, b) => a - b);
-    if (marks.length > wanted + 2) marks = marks.filter((v) => /^1(e|0*$)|^0?\.0*1$/.test(String(v)));
-  }
+  if (log) marks = logTicks(low, high, wanted);
   return { at, ticks: marks, low, high };
 }
 
@@ -98,12 +110,44 @@ function axisLeft(svg, y, left, right, label, { format = show } = {}) {
   svg.append(draw("text", { x: left - 2, y: 12, "text-anchor": "start" }, label));
 }
 
-/** Text cut to a width in pixels, whole in its title. */
-function clipped(text, x, y, width, attributes = {}) {
-  const most = Math.max(4, Math.floor(width / 7.1));
-  const short = text.length > most ? `${text.slice(0, most - 1)}…` : text;
-  return draw("text", { x, y, ...attributes }, short, draw("title", {}, text));
+const LETTER = 7.1; // pixels of a typical one
+
+/** A text of at most `most` letters, cut in its middle; what follows the last × (the head) stays whole. */
+function cutMiddle(text, most) {
+  if (text.length <= most) return text;
+  const at = text.lastIndexOf(" × ");
+  const tail = at < 0 ? "" : text.slice(at);
+  const room = most - tail.length - 1;
+  if (at >= 0 && room < 3) return `…${tail}`;
+  const front = at < 0 ? text : text.slice(0, at);
+  const end = Math.ceil(room / 2);
+  return `${front.slice(0, room - end)}…${front.slice(front.length - end)}${tail}`;
 }
+
+/** Texts cut to a width in pixels, those of one figure all different. */
+function fitted(texts, width) {
+  const most = Math.max(4, Math.floor(width / LETTER));
+  const used = new Map();
+  return texts.map((text) => {
+    const short = cutMiddle(text, most);
+    const owner = used.get(short);
+    if (owner === undefined || owner === text) { used.set(short, text); return short; }
+    let n = 2;
+    while (used.has(`${n}: ${cutMiddle(text, most - 3)}`)) n += 1;
+    used.set(`${n}: ${cutMiddle(text, most - 3)}`, text);
+    return `${n}: ${cutMiddle(text, most - 3)}`;
+  });
+}
+
+/** Pixels that labels beside a plot need: at most a share of the width, but never less than a head. */
+function gutter(texts, width, share, extra = 10) {
+  const heads = Math.max(0, ...texts.map((text) => (text.lastIndexOf(" × ") < 0 ? Math.min(text.length, 16) : text.length - text.lastIndexOf(" × ") + 4)));
+  const all = Math.max(0, ...texts.map((text) => text.length));
+  return Math.min(0.7 * width, Math.max(Math.min(all * LETTER + extra, share * width), heads * LETTER + extra));
+}
+
+/** A label beside a plot: its cut form, whole in its title. */
+const sideLabel = (short, text, x, y, attributes = {}) => draw("text", { x, y, "text-anchor": "end", ...attributes }, short, draw("title", {}, text));
 
 const tip = document.getElementById("tip");
 function showTip(text, x, y) {
@@ -162,8 +206,8 @@ function interactive(svg, marks, description) {
 }
 
 /** A list of marks and what they mean: {kind: colour class, shape | line | band, label}. */
-function legend(items) {
-  return el("ul", { class: "legend" }, items.map((item) => {
+function legend(items, more = "") {
+  return el("ul", { class: `legend ${more}`.trim() }, items.map((item) => {
     const svg = draw("svg", { viewBox: "0 0 26 12", "aria-hidden": "true" });
     if (item.line) svg.append(draw("line", { class: item.line, x1: 1, x2: 25, y1: 6, y2: 6 }));
     else if (item.band) svg.append(draw("rect", { class: "band", x: 1, y: 1, width: 24, height: 10 }));

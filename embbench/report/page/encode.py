@@ -1,4 +1,4 @@
-"""Tables <-> compact JSON: numbers of four significant digits, texts as codes, repeats counted."""
+"""Tables <-> compact JSON: numbers of few significant digits, texts as codes, repeats counted."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 DIGITS = 4
 
 
-def number(value: float) -> str:
-    """Shortest text of a number at `DIGITS` significant digits; empty where there is none (NaN and infinities).
+def number(value: float, digits: int = DIGITS) -> str:
+    """Shortest text of a number at ``digits`` significant digits; empty where there is none (NaN and infinities).
 
     Examples
     --------
     >>> number(0.123456), number(-1234567.0), number(2.0), number(float("nan")), number(-0.05)
     ('.1235', '-1235000', '2', '', '-.05')
     """
-    text = f"{value:.{DIGITS}g}"
+    text = f"{value:.{digits}g}"
     if not math.isfinite(float(text)):  # the largest doubles round to infinity
         return ""
     if "e" in text and 1 <= abs(value) < 1e15:
@@ -69,21 +69,23 @@ def unpack(text: str, rows: int) -> list[str]:
     return out
 
 
-def encode(frame: pd.DataFrame) -> dict[str, Any]:
+def encode(frame: pd.DataFrame, digits: int = DIGITS) -> dict[str, Any]:
     """A frame as ``{"rows": n, "columns": {name: {"data": packed, "levels": texts or absent}}}``.
 
-    Booleans become 0 and 1; whatever is neither number nor boolean becomes text, missing text ``""``.
+    Numbers keep ``digits`` significant digits. Booleans become 0 and 1; whatever is neither number nor boolean becomes
+    text, missing text ``""``.
     """
-    return {"rows": len(frame), "columns": {str(name): _column(frame[name]) for name in frame.columns}}
+    return {"rows": len(frame), "columns": {str(name): _column(frame[name], digits) for name in frame.columns}}
 
 
-def _column(values: pd.Series) -> dict[str, Any]:
+def _column(values: pd.Series, digits: int) -> dict[str, Any]:
     import pandas as pd
 
     if pd.api.types.is_bool_dtype(values.dtype) and not values.isna().any():
         return {"data": pack(["1" if v else "0" for v in values.tolist()])}
     if pd.api.types.is_numeric_dtype(values.dtype):
-        return {"data": pack([number(v) for v in values.to_numpy(dtype=np.float64, na_value=np.nan).tolist()])}
+        numbers = values.to_numpy(dtype=np.float64, na_value=np.nan).tolist()
+        return {"data": pack([number(v, digits) for v in numbers])}
     texts = ["" if missing else str(v) for v, missing in zip(values.tolist(), values.isna().tolist(), strict=True)]
     levels = {text: i for i, text in enumerate(dict.fromkeys(texts))}
     return {"levels": list(levels), "data": pack([str(levels[text]) for text in texts])}

@@ -34,7 +34,7 @@ def short_names(names: Iterable[str], length: int = LENGTH) -> dict[str, str]:
         made |= found
         left = {name: "" for name in left if name not in found}
     for name in left:
-        made[name] = _numbered(cut(name, length), set(made.values()))
+        made[name] = _numbered(cut(_at(name, 1), length), set(made.values()))
     return {name: made[name] for name in whole}
 
 

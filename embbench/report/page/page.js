@@ -6,15 +6,16 @@ const boardOf = (s) => ({ dataset: s.dataset, split: s.split, genes: s.genes, me
 
 const SECTIONS = [
   ["leaderboard", "Leaderboard", "Every configuration on this board. Click a header to sort.", leaderboard],
-  ["heatmap", "Embedding × head", "Mean score (or progress) of each pair; the outlined cell is the best.", heatmap],
+  ["heatmap", "Embedding × head", "Mean score (or progress) of each pair; the outlined cell is the best that is ranked.", heatmap],
   ["boxes", "Scores by embedding", "Each box holds one value per fold, context and head: median, quartiles, whiskers to the furthest value within 1.5 interquartile ranges. The band spans the middle 80 % of the ceiling over the same folds and contexts; dashed lines are baselines.", boxes],
-  ["ranks", "Ranks", "Descriptive: embeddings ranked within each fold, context and head. Folds share training data, so boxes are no test.", ranks],
+  ["ranks", "Ranks", "Descriptive: ranked methods within each fold and context. Folds share training data, so boxes are no test.", ranks],
   ["decomposition", "Embedding or head?", "Shares of the variance of progress over the stated panel of entries.", decomposition],
   ["progress", "Progress by dataset", "Share of the way from the floor (best baseline) to the ceiling, best methods of every board, same metric.", progress],
   ["dependence", "What a score depends on", "Single conditions of the best methods beside the context mean, and fold × context means against settings.", dependence],
   ["contexts", "Contexts", "The ranked entries in each context, with 95 % intervals over its perturbations and the ceiling there.", contexts],
   ["predictions", "Single predictions", "Predicted against observed effect, gene by gene, and the training perturbations a prediction is made of.", predictions],
   ["cells", "Predicted cells", "Populations that a head predicts beside the real cells of the same condition.", cells],
+  ...(DATA.tables.composites ? [["composites", "Composite scores", "Scores of published challenges (Virtual Cell Challenge), best first: means of their parts measured against a baseline's. All conditions.", composites]] : []),
   ["pairs", "Declared differences", "Paired permutation tests with Holm's correction: only pairs with a declared difference.", pairs],
   ["coverage", "Coverage", "Share of conditions that each embedding has vectors for; the rest got the fallback.", coverage],
   ["problems", "Failed and skipped runs", "", problems],
@@ -26,7 +27,7 @@ const SECTIONS = [
 function options(name, values, labels = {}) {
   const box = document.getElementById(name);
   if (!values.includes(state[name])) state[name] = values[0] ?? "";
-  box.replaceChildren(...values.map((value) => el("option", { value, selected: value === state[name] }, labels[value] ?? value)));
+  box.replaceChildren(...values.map((value) => el("option", { value, selected: value === state[name], title: value }, labels[value] ?? value)));
   box.value = state[name];
   box.closest("label").hidden = values.length < 2 && (name === "genes" || name === "subset");
 }
@@ -34,7 +35,7 @@ function options(name, values, labels = {}) {
 function fillControls() {
   const board = select("leaderboard");
   const of = (name, where) => unique(board.filter((row) => Object.entries(where).every(([key, value]) => row[key] === value)).map((row) => row[name]));
-  options("dataset", of("dataset", {}));
+  options("dataset", of("dataset", {}), DATA.labels.datasets);
   options("split", of("split", { dataset: state.dataset }));
   options("genes", of("genes", { dataset: state.dataset, split: state.split }));
   const where = { dataset: state.dataset, split: state.split, genes: state.genes };

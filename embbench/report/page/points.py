@@ -108,25 +108,33 @@ def _neighbours(head: str, chosen: Any) -> float:
 
 
 def conditions(
-    scores: pd.DataFrame, leaderboard: pd.DataFrame, metrics: Mapping[str, Any], facts: Mapping[str, Any]
+    scores: pd.DataFrame,
+    runs: pd.DataFrame,
+    leaderboard: pd.DataFrame,
+    metrics: Mapping[str, Any],
+    facts: Mapping[str, Any],
 ) -> pd.DataFrame:
     """Scores of single conditions for the best methods of each board and its context mean, with what they depend on.
 
     Parameters
     ----------
     scores : one row per run, test row and metric.
-    leaderboard : names the best: the first methods of each board's first metric, and ``context_mean``.
+    runs : what the run of each key is.
+    leaderboard : names the best: the first ranked methods of each board's first metric, and ``context_mean``.
     metrics : metric names in the order shown.
     facts : dataset -> {"row", "effect_norm", "n_cells"} arrays; absent ones leave their column NaN.
     """
     import pandas as pd
 
+    names = [c for c in (*NAMES, *OTHER) if c in leaderboard]
+    own = [c for c in (*BOARD, *names) if c in runs]
+    facts_of = runs.drop_duplicates("key").set_index("key")[own].astype(str)
     parts = []
-    for board, best in _best(leaderboard, list(metrics)):
-        own = [c for c in (*BOARD, *NAMES) if c in scores]
-        mine = np.logical_and.reduce([(scores[c] == board[c]).to_numpy() for c in BOARD])
-        part = scores.loc[mine, [*own, "row", "condition", "context", "metric", "value"]]
-        part = part.assign(**{c: part[c].astype(object) for c in own}).merge(best, on=list(NAMES))
+    for board, best in _best(leaderboard, names, list(metrics)):
+        mine = facts_of[np.logical_and.reduce([(facts_of[c].astype(str) == board[c]).to_numpy() for c in BOARD])]
+        mine = mine.reset_index().merge(best.astype(str), on=names)
+        part = scores.loc[scores["key"].isin(mine["key"]).to_numpy(), ["key", "row", "condition", "context", "metric"]]
+        part = part.assign(value=scores.loc[part.index, "value"], key=part["key"].astype(object)).merge(mine, on="key")
         if not len(part):
             continue
         wide = _wide(part, [*own, "role", "row", "condition", "context"])
@@ -138,17 +146,30 @@ def conditions(
     return pd.concat(parts, ignore_index=True).drop(columns="row") if parts else pd.DataFrame()
 
 
-def _best(leaderboard: pd.DataFrame, metrics: list[str]) -> list[tuple[dict[str, str], pd.DataFrame]]:
+def _best(
+    leaderboard: pd.DataFrame, names: list[str], metrics: list[str]
+) -> list[tuple[dict[str, str], pd.DataFrame]]:
+    """Per board the coordinates ``names`` of its best ranked methods (of the listed ones where none is ranked)."""
     out = []
     whole = leaderboard[leaderboard["subset"] == "all"] if len(leaderboard) else leaderboard
     for where, board in whole.groupby(list(BOARD), sort=False) if len(whole) else ():
         first = board[board["metric"] == next((m for m in metrics if m in set(board["metric"])), "")]
-        method = first[first["role"] == "method"].head(SHOWN_METHODS)
+        method = first[first["role"] == "method"]
+        able = method[rankable(method)]
         base = first[first["head"] == "context_mean"].head(1)
-        rows = np.concatenate([method.index, base.index])
-        chosen = first.loc[rows, [*NAMES, "role"]].drop_duplicates(list(NAMES))
+        rows = np.concatenate([(able if len(able) else method).head(SHOWN_METHODS).index, base.index])
+        chosen = first.loc[rows, [*names, "role"]].drop_duplicates(names)
         out.append((dict(zip(BOARD, map(str, where), strict=True)), chosen))
     return out
+
+
+def rankable(board: pd.DataFrame) -> np.ndarray:
+    """Bool of shape (n,): rows of a leaderboard that are complete and cover enough; told by the columns it has."""
+    able = np.ones(len(board), dtype=bool)
+    for column in ("complete", "enough_coverage"):
+        if column in board:
+            able &= board[column].to_numpy(dtype=np.float64) > 0
+    return able
 
 
 def _spread(wide: pd.DataFrame) -> pd.DataFrame:

@@ -1,10 +1,16 @@
 // Single predictions, predicted cells, and the tables below the figures.
 
-const labelOf = (part) => `${part.condition} · ${part.context || ""} · ${entry(part)}${part.fold ? ` · ${part.fold}` : ""}`;
+const labelOf = (part) => `${part.condition} · ${part.context || ""} · ${[signOf(part), entry(part)].filter(Boolean).join(" ")}${part.fold ? ` · ${part.fold}` : ""}`;
+
+/** The dagger of a shown prediction's entry on its board. */
+function signOf(part) {
+  const where = Object.fromEntries(BOARD.filter((name) => part[name]).map((name) => [name, part[name]]));
+  return daggers({ ...where, metric: state.metric, subset: "all" }).get(entry(part)) ?? "";
+}
 
 /** A select over parts of the details of this dataset; the part that is chosen. */
 function chooser(host, state, list, key, name) {
-  const here = list.filter((part) => part.dataset === state.dataset && (!part.split || part.split === state.split));
+  const here = list.filter((part) => part.dataset === state.dataset && (!part.split || part.split === state.split) && (!part.genes || part.genes === state.genes));
   if (!here.length) return [null, null];
   if (state[key] >= here.length) state[key] = 0;
   const id = `choose-${key}`;
@@ -61,6 +67,24 @@ function cells(host, state) {
   }
 }
 
+/** Composite scores of published challenges, with the means they are made of. */
+function composites(host, state) {
+  const { metric, subset, ...where } = boardOf(state);
+  const rows = select("composites", where);
+  if (!rows.length) return host.replaceChildren(empty("No composite has all its parts on this board."));
+  const skip = new Set(["composite", "role", "score", "complete", ...BOARD, ...COORDINATES, ...OTHER]);
+  host.replaceChildren(...[...groups(rows, (row) => row.composite)].map(([name, part]) => {
+    const made = Object.keys(part[0]).filter((key) => !skip.has(key) && part.some((row) => finite(row[key])));
+    const signs = made.map((key) => daggers({ ...where, metric: key, subset: "all" }));
+    const sign = (row) => signs.map((one) => one.get(entry(row))).find(Boolean) || "";
+    const places = ["score", ...made].map((key) => decimals(part, key));
+    const lines = part.map((row) => [vectors(row), row.head, row.role === "method" ? "" : row.role, `${sign(row)} ${show(row.score, places[0])}`.trim(), ...made.map((key, i) => show(row[key], places[i + 1]))]);
+    return el("div", {}, el("h3", {}, name),
+      plainTable(["Embedding", "Head", "Role", "Score", ...made.map((key) => `${key} ${better(key) < 0 ? "↓" : "↑"}`)], lines, `Composite score ${name}`),
+      part.some(sign) ? el("p", { class: "hint" }, DAGGERS) : "");
+  }));
+}
+
 /** A plain table: headers and rows of texts; numbers right-aligned. */
 function plainTable(headers, rows, label) {
   const numeric = headers.map((_, i) => rows.length > 0 && rows.every((row) => row[i] === "" || /^[−+-]?[\d.,e−+-]+( %)?$/.test(String(row[i]))));
@@ -71,7 +95,7 @@ function plainTable(headers, rows, label) {
 
 function pairs(host, state) {
   const rows = select("pairwise", boardOf(state));
-  const lines = rows.map((row) => [row.kind || "", row.shared || "", `${row.first} – ${row.second}`, show(row.difference), finite(row.low) ? `[${show(row.low)}, ${show(row.high)}]` : "", show(row.p_holm), row.better]);
+  const lines = rows.map((row) => [row.kind || "", relabelled(row.shared || ""), relabelled(`${row.first} – ${row.second}`), show(row.difference), finite(row.low) ? `[${show(row.low)}, ${show(row.high)}]` : "", show(row.p_holm), row.better]);
   const headers = ["Pair of", "Shared", "Pair", "Difference", "95 % interval", "p (Holm)", "Better"];
   const most = 10;
   host.replaceChildren(
@@ -90,7 +114,7 @@ function coverage(host) {
     const values = part.filter((row) => row.dataset === dataset).map((row) => row.coverage);
     return values.length ? percent(Math.min(...values)) : "";
   };
-  host.replaceChildren(plainTable(["Embedding", "Information", "Modality", "Dated", ...screens],
+  host.replaceChildren(plainTable(["Embedding", "Information", "Modality", "Dated", ...screens.map(screen)],
     names.map(([name, part]) => [name, told(part[0], "information"), told(part[0], "modality"), told(part[0], "dated"), ...screens.map((dataset) => share(part, dataset))]), "Coverage by embedding and dataset"));
 }
 
@@ -99,7 +123,7 @@ function problems(host) {
   if (!rows.length) return host.replaceChildren(el("p", {}, "None: every planned run has a result."));
   const count = (row) => (finite(row.runs) ? show(row.runs) : "1");
   host.replaceChildren(plainTable(["Status", "Runs", "Dataset", "Split", "Entry", "Folds", "Reason"],
-    rows.map((row) => [row.status, count(row), row.dataset, row.split, entry(row), row.folds || "", row.reason || ""]), "Failed and skipped runs"));
+    rows.map((row) => [row.status, count(row), screen(row.dataset), row.split, entry(row), row.folds || "", row.reason || ""]), "Failed and skipped runs"));
 }
 
 function cost(host, state) {

@@ -14,7 +14,7 @@ from typing import Any
 
 from embbench.cache.store import replacing
 
-SCRIPTS = ("data.js", "draw.js", "leaderboard.js", "charts.js", "predictions.js", "page.js")
+SCRIPTS = ("data.js", "draw.js", "leaderboard.js", "charts.js", "depend.js", "predictions.js", "page.js")
 _SLOT = re.compile(r"\{\{(\w+)\}\}")
 
 
