@@ -10,12 +10,14 @@ import pytest
 from embbench import registry as registries
 from embbench.checks._toy import toy_screen
 from embbench.core import Counts, DETable, Metric, PerturbationDataset, Truth
+from embbench.datasets.labelled import Labelled
 from embbench.datasets.simulator import Simulator
 from embbench.grid import resample
 from embbench.grid.ceiling import VARIANTS, Ceiling, ceilings
 from embbench.grid.resample import Resampler
 from embbench.grid.score import truth_of
 from embbench.numerics.resample import Strata, batch_scale, draw_batches
+from embbench.numerics.shrinkage import fit_mixture
 
 
 @dataclass(frozen=True)
@@ -241,6 +243,113 @@ def test_ranks_from_cells_are_near_the_known_ones():
     assert found[top, "from_cells"].bias > 0  # the stand-in is still too easy to retrieve, and that is measured
 
 
+def halved(data: PerturbationDataset) -> tuple[np.ndarray, np.ndarray]:
+    """Test and training rows: no entity is in both."""
+    names = np.array(["+".join(e) for e in data.entities])
+    unique = np.unique(names)
+    test = np.isin(names, np.random.default_rng(0).permutation(unique)[: len(unique) // 2])
+    return np.flatnonzero(test), np.flatnonzero(~test)
+
+
+def both(data: PerturbationDataset, *names: str) -> dict[str, tuple[float, float]]:
+    """Metric -> mean ceiling, known and from cells, of half of the conditions."""
+    rows, train = halved(data)
+    metrics = {name: metric(name) for name in names}
+    found = ceilings(data, truth_of(data, rows, train), rows, train, metrics, variants=("noise_free", "from_cells"))
+    at = {(c.metric, c.variant): mean(c.values) for c in found}
+    return {name: (at[name, "noise_free"], at[name, "from_cells"]) for name in names}
+
+
+@pytest.mark.parametrize("controls", [100, 1000])
+def test_systema_is_free_of_control_noise(controls):
+    """Control noise cancels against the centroid's on both sides, however few controls there are."""
+    params = {"n_perturbations": 60, "n_genes": 300, "n_contexts": 1, "n_batches": 2, "cells_per_perturbation": 100}
+    data = Simulator(level="cells", seed=101, controls_per_context=controls, **params).load()
+    names = ("pearson_systema_all", "pearson_systema_notarget")
+    for name, (known, cells) in both(data, *names).items():
+        assert cells == pytest.approx(known, rel=0.04), name
+        rows, train = halved(data)
+        truth = truth_of(data, rows, train)
+        assert mean(metric(name)(data.noise_free[rows], truth)) < known  # half A's noise is in the centroid alone
+        assert mean(metric(name)(truth.effects, replace(truth, centroid=truth.centroid_truth))) == pytest.approx(1.0)
+
+
+def test_tests_on_effects_and_spearman_are_near_the_known_ones():
+    names = ("de_overlap_n_effects_all", "de_auprc_condition_all", "de_auroc_gene_all", "spearman_all")
+    ratios = []
+    for params in SCREENS:
+        data = Labelled(of=Simulator(level="cells", **params).load()).load()
+        ratios.append([cells / known for known, cells in both(data, *names).values()])
+    np.testing.assert_allclose(np.mean(ratios, axis=0), 1.0, atol=0.06)
+    np.testing.assert_allclose(ratios, 1.0, atol=0.13)
+
+
+def test_debiased_errors_of_the_noise_free_effect_are_about_zero():
+    data = gaussian(n=20)
+    rows, v = np.arange(20), SD**2 * (1 / 24 + 1 / 80)
+    truth = replace(truth_of(data, rows, rows), variance=np.full(data.truth.shape, v, np.float32))
+    found = ceilings_of(data, "mse_debiased_all", "l2_debiased_all", truth=truth)
+    assert (found["mse_debiased_all", "noise_free"].values == 0).all()
+    away = np.random.default_rng(0).chisquare(300, 100_000) - 300
+    want = np.mean(np.sign(away) * np.sqrt(np.abs(away))) * np.sqrt(v)
+    sd = np.sqrt(np.abs(away).mean() * v)
+    assert mean(found["l2_debiased_all", "noise_free"].values) == pytest.approx(want, abs=0.1 * sd)
+    blind = ceilings_of(replace(data, cells=None), "mse_debiased_all", truth=truth)
+    assert (blind["mse_debiased_all", "noise_free"].values == 0).all()
+    assert blind["mse_debiased_all", "noise_free"].note == "from variance"
+    unknown = replace(truth, variance=np.where(np.arange(300) < 1, np.nan, truth.variance))
+    assert np.isnan(ceilings_of(data, "mse_debiased_all", truth=unknown)["mse_debiased_all", "noise_free"].values).all()
+
+
+def test_some_metrics_have_no_ceiling_and_say_why():
+    rows = np.arange(8)
+    data = Simulator(level="cells", n_perturbations=8, n_genes=40, n_contexts=1, seed=1).load()
+    truth = truth_of(data, rows, rows, cells=True)
+    truth = replace(truth, de=DETable(truth.effects, np.full(truth.effects.shape, 0.01, np.float32)))
+    names = {
+        "r2_perturbench_all": "scores higher",
+        "de_auroc_cells_all": "the DE table was made with the replicate's cells",
+        "de_spearman_sig_cells_all": "the DE table was made with the replicate's cells",
+        "edistance_euclidean_v_all:cells=all": "would differ in number",
+    }
+    found = ceilings_of(data, *names, truth=truth)
+    for name, why in names.items():
+        assert np.isnan(found[name, "noise_free"].values).all()
+        assert found[name, "noise_free"].note.startswith("not available (")
+        assert why in found[name, "noise_free"].note
+    assert {variant for _, variant in found} == {"noise_free"}
+
+
+def test_recipes_follow_the_gene_set_of_the_metric_and_not_its_name():
+    data = gaussian(n=8, g=60)
+    named = ceilings_of(data, "l2_top20")["l2_top20", "noise_free"]
+    given = ceilings_of(data, extra={"l2_all:genes=top20": replace(metric("l2_all"), genes="top20")})
+    np.testing.assert_array_equal(given["l2_all:genes=top20", "noise_free"].values, named.values)
+    blind = replace(data, cells=None, noise_free=None)
+    truth = truth_of(blind, np.arange(8), np.arange(8))
+    truth = replace(truth, variance=np.ones(truth.effects.shape, np.float32))
+    given = ceilings_of(blind, extra={"l2_all:genes=top20": replace(metric("l2_all"), genes="top20")}, truth=truth)
+    assert given["l2_all:genes=top20", "noise_free"].note == "not available"
+
+
+def test_predicted_cells_are_tested_at_the_number_of_observed_ones():
+    rng = np.random.default_rng(0)
+    data = gaussian(n=3, g=20, per_batch=20)
+    data = replace(data, cells=replace(data.cells, rows=[np.abs(x) for x in data.cells.rows],
+                                       control={h: np.abs(x) for h, x in data.cells.control.items()}))  # fmt: skip
+    truth = truth_of(data, np.arange(3), np.arange(3), cells=True)
+    padj = np.where(np.arange(20) % 2, 0.01, 0.9)[None].repeat(3, axis=0).astype(np.float32)
+    truth = replace(truth, de=DETable(truth.effects, padj))
+    pred = np.abs(rng.normal(0.3, 1, (3, 200, 20))).astype(np.float32)
+    kept = np.sort(np.random.default_rng([23, 200]).permutation(200)[:20])  # half of 40 cells
+    for name in ("de_auroc_cells_all", "de_sig_recall_cells_all", "de_spearman_sig_cells_all"):
+        equal, whole = metric(name), metric(f"{name}:cells=all")
+        np.testing.assert_array_equal(equal(pred, truth), whole(pred[:, kept], truth))
+    assert not np.array_equal(
+        metric("de_auroc_cells_all:cells=all")(pred, truth), metric("de_auroc_cells_all")(pred, truth)
+    )
+
+
 def test_metrics_that_read_tests_hold_them():
     data = gaussian()
     rows = np.arange(len(data))
@@ -405,6 +514,30 @@ def test_metrics_with_unmet_needs_are_left_out_and_bad_weights_refused():
 
 
 # ------------------------------------------------------------------------------------------------------ kernels
+
+
+def test_posterior_draws_are_like_the_effects_they_stand_for():
+    """Nine genes in ten without effect: what is drawn given noisy effects is as sparse, as large and as well known."""
+    rng = np.random.default_rng(0)
+    scale = rng.uniform(0.05, 0.5, (6, 2000))
+    changed = rng.random((6, 2000)) < 0.1
+    signal = scale * changed * rng.normal(0, 6, (6, 2000))
+    seen = signal + scale * rng.normal(size=(6, 2000))
+    fitted = fit_mixture(seen, scale**2, np.zeros(6))
+    draws = np.stack([[fitted.draw(i, seen[i], scale[i] ** 2, rng) for i in range(6)] for _ in range(20)])
+    assert np.square(draws / scale).mean() == pytest.approx(np.square(signal / scale).mean(), rel=0.04)
+    assert (np.abs(draws / scale) < 1).mean() == pytest.approx((np.abs(signal / scale) < 1).mean(), abs=0.03)
+    # the mean of the draws is the Bayes estimate: compared with that under the mixture which the effects came from
+    z = seen / scale
+    big, none = (p * np.exp(-(z**2) / 2 / s) / np.sqrt(s) for p, s in ((0.1, 37.0), (0.9, 1.0)))
+    best = np.square(big / (big + none) * 36 / 37 * z - signal / scale).mean()
+    assert np.square(draws.mean(axis=0) / scale - signal / scale).mean() == pytest.approx(best, rel=0.12)
+    again = fitted.draw(0, np.array([2.0]), np.array([0.0]), rng)
+    assert again.tolist() == [2.0]  # nothing to draw without an error
+    empty = fit_mixture(np.zeros((0, 5)), np.zeros((0, 5)), np.zeros(0))
+    assert empty.weight.shape[0] == 0
+    flat = fit_mixture(np.zeros((2, 5)), np.zeros((2, 5)), np.zeros(2))
+    assert flat.draw(0, np.zeros(5), np.zeros(5), rng).tolist() == [0.0] * 5
 
 
 def test_strata_deviations_have_the_variance_of_the_mean():

@@ -369,6 +369,11 @@ def test_undefined_scores_are_counted_and_shown():
     assert pd.isna(nothing["rank"])
     assert (by.loc[("ridge", "go"), "undefined"], by.loc[("ridge", "go"), "n_units"]) == (2, 29)
     assert "undefined" in text(terminal(leaderboard_sheets(frame, METRICS, FACTS)))
+    again = results(CONFIGURATIONS, value, seed=1)
+    both = board(*(pd.concat(pair, ignore_index=True) for pair in zip((scores, runs), again, strict=True)))
+    assert both.set_index(["head", "embedding"]).loc[("ridge", "go"), "undefined"] == 2  # conditions, not seeds
+    draws = board(*results(CONFIGURATIONS, lambda n, u, c: np.where(u == 3, np.nan, toy_value(n, u, c))))
+    assert set(draws["undefined"]) == {2}  # nor permutation draws
     everything = board(*results(CONFIGURATIONS, lambda n, u, c: np.full(len(u), np.nan)))
     assert everything["mean"].isna().all()
     assert "undefined" in markdown(leaderboard_sheets(everything, METRICS, FACTS))

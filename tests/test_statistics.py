@@ -13,22 +13,32 @@ import pandas as pd
 import pytest
 from scipy import stats as scipy_stats
 
-from embbench.core import UserError
-from embbench.report import tables
+from embbench.core import Composite, UserError
+from embbench.grid import honesty
+from embbench.registry import INFORMATION
+from embbench.report import marks, tables
 from embbench.report.answers import answer_sheets
 from embbench.report.choice import choices
+from embbench.report.composites import composite_sheets, composite_table
 from embbench.report.critical import demsar, rank_boxes, ranks
 from embbench.report.decomposition import Block, crossed, decompose, shares, variances
 from embbench.report.findings import by_information, decomposition
 from embbench.report.flips import chernoff, flip_p
 from embbench.report.layout import leaderboard_sheets
 from embbench.report.render import markdown, terminal, text
-from embbench.report.write import report_frames, write_report
+from embbench.report.write import report_frames, write_frames, write_report
 
 METRICS = {"pearson": {"best": "high", "lower": -1.0, "upper": 1.0, "level": "condition"}}
 METRICS |= {"l2": {"best": "low", "lower": 0.0, "upper": np.inf, "level": "condition"}}
 COORDINATES = {"combine": "sum", "context_embedding": "none", "features": "pca:100", "scope": "auto"}
-COORDINATES |= {"target": "effects", "graph": "none", "select": "l2_all", "genes": "all", "samples": 100, "strict_context": False}
+COORDINATES |= {
+    "target": "effects",
+    "graph": "none",
+    "select": "l2_all",
+    "genes": "all",
+    "samples": 100,
+    "strict_context": False,
+}
 COORDINATES |= {"seed": 0, "protocol": "default", "status": "done", "reason": "", "fallback": "context mean", "dim": 10}
 COORDINATES |= {"chosen": "", "trials": 3, "cpu_seconds": 0.1, "split": "unseen_perturbation"}
 HERE = Path(__file__).resolve().parents[1]
@@ -207,6 +217,53 @@ def test_progress_uses_conditions_that_have_everything():
     assert "on the 60 conditions with a ceiling" in markdown(leaderboard_sheets(found, METRICS, {}))
 
 
+@pytest.mark.parametrize("gap", ["undefined", "failed"])
+def test_a_gap_in_a_baseline_changes_neither_floor_nor_progress_silently(gap):
+    scores, truth = entries()
+    scores["additive", "none"] = scores["context_mean", "none"] - 0.5  # the best baseline
+    whole = board(grid(scores, metric="l2", ceiling=truth, folds=10), metric="l2")[0].set_index("embedding")
+    assert whole.loc["go", ["floor_name", "floor_without"]].tolist() == ["additive", ""]
+    if gap == "undefined":
+        scores["additive", "none"][0, 3] = np.nan
+    one, two, top = grid(scores, metric="l2", ceiling=truth, folds=10)
+    if gap == "failed":
+        hit = (two["head"] == "additive") & (two["fold"] == "3")
+        two.loc[hit, "status"] = "failed"
+        one = one[~one["key"].isin(two.loc[hit, "key"])]
+    found, _ = board((one, two, top), metric="l2")
+    go = found.set_index("embedding").loc["go"]
+    assert go[["floor_name", "floor_without"]].tolist() == ["additive", ""]
+    keep = np.isfinite(scores["additive", "none"])
+    if gap == "failed":
+        keep[:, 3::10] = False
+    score, floor, best = (
+        np.mean([v[c][keep[c]].mean() for c in range(2)])
+        for v in (scores["ridge", "go"], scores["additive", "none"], truth)
+    )
+    assert go["progress"] == pytest.approx((floor - score) / (floor - best))
+    assert go["progress"] == pytest.approx(whole.loc["go", "progress"], abs=0.02)
+
+
+def test_baselines_that_are_no_candidates_are_named():
+    scores, truth = entries()
+    scores["additive", "none"] = scores["context_mean", "none"] - 0.5
+    scores["additive", "none"][:, ::3] = np.nan
+    scores["no_change", "none"][:] = np.nan
+    found, _ = board(grid(scores, metric="l2", ceiling=truth), metric="l2")
+    assert set(found["floor_name"]) == {"context_mean"}
+    told = "additive (52 of 80 conditions); no_change (0 of 80 conditions)"
+    assert set(found["floor_without"]) == {told}
+    shown = markdown(leaderboard_sheets(found, METRICS, {}))
+    assert f"context_mean; defined on too few conditions to be one: {told}." in shown
+    holes, _ = entries()  # each has 90 %, all of them together would share 70 %
+    for number, name in enumerate("abc"):
+        holes[name, "none"] = holes["context_mean", "none"].copy()
+        holes[name, "none"][:, 4 * number : 4 * number + 4] = np.nan
+    found, _ = board(grid(holes, metric="l2", ceiling=truth), metric="l2")
+    assert found["floor_without"].iloc[0] == "c (72 of 80 conditions)"
+    assert found["progress"].notna().any()
+
+
 def test_progress_without_headroom_ceiling_or_baseline_says_so():
     scores, truth = entries()
     noise = np.random.default_rng(0).normal(0, 0.5, truth.shape)
@@ -324,6 +381,29 @@ def test_pairs_compare_whole_perturbations_and_holm_counts_all_of_them():
     assert "+1 -0" in markdown(leaderboard_sheets(found, METRICS, {}))
 
 
+def test_pairs_that_could_not_be_tested_are_not_counted():
+    frames = grid({k: v[:, :6] for k, v in informative().items()})
+    found, pairs = board(frames)
+    assert len(pairs) == 4
+    assert not pairs["p_holm"].notna().any()
+    assert not found["pairs"].any()
+    assert "pairs" not in leaderboard_sheets(found, METRICS, {})[0].columns
+
+
+def test_a_statistic_per_gene_is_compared_over_all_conditions_only():
+    frames, _ = half_covered()
+    gene = {"l2": METRICS["l2"] | {"level": "gene"}}
+    assert len(board(frames, metric="l2")[1]) == 1
+    found, pairs = tables.leaderboard_and_pairs(*frames, gene, metric="l2", bootstrap=50)
+    assert not len(pairs)
+    assert not found["pairs"].any()
+    assert "is in no pair" in markdown(leaderboard_sheets(found, gene, {}))
+    whole = {"pearson": METRICS["pearson"] | {"level": "gene"}}
+    assert len(tables.leaderboard_and_pairs(*grid(informative()), whole, metric="pearson", bootstrap=50)[1]) == 4
+    made = report_frames(*frames, gene, {}, ["l2"], bootstrap=20)
+    assert not len(made["by_group"])
+
+
 def test_two_useless_embeddings_are_not_told_apart_by_how_much_they_disturb():
     table = informative(gain=0.0)
     for head in ("knn", "ridge"):  # bad and its permutations lose to the mean, and to the other useless embedding
@@ -437,7 +517,79 @@ def test_decomposition_table_states_its_panel():
     turned = decomposition(*crossed_grid(embedding=0.1, head=0.5)[:2], METRICS, metric="pearson", bootstrap=200)
     assert turned["answer"].tolist() == ["head"]
     lone = decomposition(*crossed_grid(heads=("knn",))[:2], METRICS, metric="pearson", bootstrap=50)
-    assert "no crossed panel" in lone["note"].iloc[0]
+    assert lone["note"].iloc[0] == "no crossed panel of 2 embeddings x 2 heads: 3 and 1 found"
+
+
+def contexts_grid(*, embedding="none", **more):
+    """Heads on context embeddings, with one embedding of the perturbations or none."""
+    frames = crossed_grid()
+    runs = frames[1]
+    hit = runs["role"] == "method"
+    runs.loc[hit, "context_embedding"] = runs.loc[hit, "embedding"]
+    runs.loc[hit, "embedding"] = embedding
+    return frames[0], runs.assign(**more), frames[2]
+
+
+@pytest.mark.parametrize("embedding", ["none", "esm"])
+def test_context_embeddings_are_levels(embedding):
+    scores, runs, _ = contexts_grid(embedding=embedding)
+    (line,) = decomposition(scores, runs, METRICS, metric="pearson", bootstrap=200).to_dict("records")
+    (plain,) = decomposition(*crossed_grid()[:2], METRICS, metric="pearson", bootstrap=200).to_dict("records")
+    assert line["embeddings"] == "; ".join(f"{embedding} / {name}" for name in ("go", "ppi", "text"))
+    assert [line[c] for c in ("heads", "answer")] == ["knn; mlp; ridge", "embedding"]
+    assert line["embedding"] == pytest.approx(plain["embedding"])
+    kinds = runs["head"].map({"knn": "simple", "ridge": "simple", "mlp": "complex"}).fillna("")
+    inner = runs["context_embedding"].map({"go": 3.0, "ppi": 1.0, "text": 2.0})
+    runs = runs.assign(complexity=kinds, inner_score=inner, information="unperturbed expression")
+    chosen = choices(scores, runs, METRICS, metric="pearson", bootstrap=50)
+    assert len(chosen) == 9
+    assert set(chosen.loc[chosen["chosen"], "simple_embedding"]) == {f"{embedding} / ppi"}
+    found = tables.leaderboard(scores, runs, None, METRICS, metric="pearson", bootstrap=20)
+    (group,) = by_information(found, METRICS).to_dict("records")
+    assert [group[c] for c in ("information", "embeddings", "configurations")] == ["unperturbed expression", 3, 9]
+    assert group["best_embedding"] == f"{embedding} / text"
+
+
+def test_a_panel_that_is_missing_says_why():
+    scores, runs, _ = crossed_grid(heads=("knn", "ridge"))
+
+    def note(scores, runs, **more):
+        return decomposition(scores, runs, METRICS, metric="pearson", bootstrap=20, **more)["note"].iloc[0]
+
+    blind = runs.assign(embedding=runs["embedding"].where(runs["role"] != "method", "none"))
+    blind = blind.assign(combine=runs["embedding"])
+    assert note(scores, blind).endswith("0 and 0 found; methods not taken in: 6 without vectors")
+    failed = runs["embedding"].isin(["ppi", "text"]) & (runs["fold"] == "0")
+    less = runs.assign(status=np.where(failed, "failed", "done"))
+    kept = scores[~scores["key"].isin(runs.loc[failed, "key"])]
+    assert note(kept, less).endswith("1 and 2 found; methods not taken in: 4 incomplete")
+    poor = scores.assign(covered=~scores["key"].str.contains("ppi|text"))
+    assert note(poor, runs).endswith("1 and 2 found; methods not taken in: 4 poorly covered")
+    single = scores.assign(context=scores["row"].map("c{}".format))
+    assert "every context has a single condition" in note(single, runs)
+    holes = scores.assign(value=scores["value"].where((scores["row"] % 2 == 0) ^ scores["key"].str.contains("ppi")))
+    assert note(holes, runs) == "no condition that every entry of the panel covers"
+    two = runs[~((runs["head"] == "ridge") & runs["embedding"].isin(["go", "text"]))]
+    two = two[~((two["head"] == "knn") & (two["embedding"] == "ppi"))]
+    assert "3 and 2 found, only" in note(scores[scores["key"].isin(two["key"])], two)
+
+
+def test_an_answer_that_one_level_decides_is_not_given():
+    scores, runs, _ = crossed_grid(head=0.1, embedding=0.5)
+    lost = scores["key"].str.contains("|mlp|", regex=False)
+    worse = scores.assign(value=scores["value"] - np.where(lost, 50.0 + scores["value"], 0.0))
+    (line,) = decomposition(worse, runs, METRICS, metric="pearson", bootstrap=100).to_dict("records")
+    assert line["embedding_minus_head_high"] < 0
+    assert line["answer"] == "depends on mlp"
+    assert line["embedding_max"] > 0.8
+    shown = text(terminal(answer_sheets({"decomposition": pd.DataFrame([line])})), width=100)
+    assert "depends on mlp" in " ".join(shown.split())
+    assert f"–{100 * line['embedding_max']:.0f}%" in shown
+    gone = np.zeros((20, 3, 2))
+    gone[:, 2, :] = 1.0  # without the third embedding nothing differs
+    one = Block(gone, np.full(20, 1 / 20), np.arange(20))
+    assert decompose([one], resamples=50)["answer"] == "depends on embedding 3"
+    assert decompose([one], resamples=50, levels=(["a", "b", "c"], ["x", "y"]))["answer"] == "depends on c"
 
 
 def test_several_datasets_are_pooled_over_the_common_panel():
@@ -489,6 +641,18 @@ def test_choices_are_made_on_inner_scores_only():
     assert set(turned.loc[turned["chosen"], "simple_embedding"]) == {"ppi"}
 
 
+def test_unequal_budgets_withhold_the_winner():
+    one, two, _ = choice_grid()
+    two.loc[two["head"] == "mlp", ["budget", "trials"]] = [2, 2]
+    two.loc[two["head"] != "mlp", ["budget", "trials"]] = [15, 14]
+    found = choices(one, two, METRICS, metric="pearson", bootstrap=50)
+    assert set(found["same_budget"]) == {"no"}
+    assert set(found["better"]) == {"budgets differ: 15 against 2 trials"}
+    shown = text(terminal(answer_sheets({"choice": found})), width=100)
+    assert "14 / 2 of 15 / 2" in shown
+    assert "budgets differ" in shown
+
+
 def test_without_inner_scores_there_is_no_choice():
     one, two, _ = choice_grid()
     assert not len(choices(one, two.drop(columns="inner_score"), METRICS, metric="pearson", bootstrap=20))
@@ -497,7 +661,7 @@ def test_without_inner_scores_there_is_no_choice():
 
 def test_information_groups():
     table = informative()
-    about = {(h, "good"): {"information": "prior knowledge", "flags": "shared controls"} for h in ("knn", "ridge")}
+    about = {(h, "good"): {"information": "prior knowledge", "flags": "controls shared"} for h in ("knn", "ridge")}
     frames = grid(table, more=about, ceiling=np.full((2, 40), 3.0))
     frames[1][["information", "flags"]] = frames[1][["information", "flags"]].fillna("")
     found, _ = board(frames)
@@ -511,8 +675,135 @@ def test_information_groups():
     ]
     assert groups.loc["prior knowledge", "best_progress"] > groups.loc["undeclared", "best_progress"]
     shown = markdown(leaderboard_sheets(found, METRICS, {}))
-    assert "flags: C shared controls" in shown
+    assert "flags: C controls shared" in shown
     assert "prior = prior knowledge" in shown
+
+
+def test_exploded_scores_are_flagged_and_move_no_summary():
+    scores, truth = entries()
+    scores["knn", "go"] = scores["ridge", "go"] + 1e6
+    scores["pls", "go"] = scores["ridge", "go"] + 0.1
+    about = {k: {"information": "prior knowledge", "flags": ""} for k in scores}
+    found, _ = board(grid(scores, metric="l2", ceiling=truth, more=about), metric="l2")
+    assert found.set_index("head").loc["knn", "flags"] == "exploded"
+    assert (found["flags"] == "exploded").sum() == 1
+    shown = text(terminal(leaderboard_sheets(found, METRICS, {})))
+    assert "X exploded (worse than the floor by over ten times" in " ".join(shown.split())
+    (group,) = by_information(found[found["embedding"] == "go"], METRICS).to_dict("records")
+    progress = found[found["embedding"] == "go"]["progress"]
+    assert (group["exploded"], group["configurations"]) == (1, 3)
+    assert group["median_progress"] == pytest.approx(np.sort(progress)[1])
+    assert "1/3" in markdown(answer_sheets({"by_information": pd.DataFrame([group])}))
+    near = {k: v for k, v in scores.items() if k[0] != "knn"}  # little room: minus 1,500 % is an ordinary score
+    near["ridge", "go"] = near["context_mean", "none"] + 0.15
+    top = near["context_mean", "none"] - 0.01
+    found, _ = board(grid(near, metric="l2", ceiling=top), metric="l2")
+    go = found[found["head"] == "ridge"].set_index("embedding").loc["go"]
+    assert go["progress_high"] < -10
+    assert go["flags"] == ""
+
+
+def test_marks_are_the_words_of_the_grid():
+    assert set(marks.FLAGS) == {*honesty.FLAGS, marks.EXPLODED}
+    assert len(set(marks.FLAGS.values())) == len(marks.FLAGS)
+    assert set(marks.INFORMATION) == set(INFORMATION) - {"none"}
+    assert marks.short_information(" + ".join(INFORMATION)) == "+".join(marks.INFORMATION[k] for k in INFORMATION[1:])
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100])
+def test_flags_are_never_hidden(width):
+    words = "controls shared; reads test rows"
+    about = {(h, "good"): {"information": "prior knowledge + unknown", "flags": words} for h in ("knn", "ridge")}
+    frames = grid(informative(), more=about, ceiling=np.full((2, 40), 3.0))
+    frames[1][["information", "flags"]] = frames[1][["information", "flags"]].fillna("")
+    found, _ = board(frames)
+    shown = text(terminal(leaderboard_sheets(found, METRICS, {}), width=width), width=width)
+    assert "CT" in shown.split()
+    assert "Not shown" not in shown or "flags" not in shown.partition("Not shown")[2].split("\n\n")[0]
+    assert "prior+unknown" in markdown(leaderboard_sheets(found, METRICS, {}))
+
+
+# ---- composites ----------------------------------------------------------------------------------------------------
+
+GAIN = Composite(
+    lambda means, base: ((base[0] - means[:, 0]) + (means[:, 1] - base[1])) / 2,
+    ("l2", "pearson"),
+    "context_mean",
+    "high",
+    "test",
+)
+
+
+def composite_frames(failed: bool = False):
+    table = informative()
+    table |= {("ridge", "oracle_pca"): table["ridge", "good"] + 5}
+    both = [
+        grid({k: (1 if m == "pearson" else -2) * v for k, v in table.items()}, metric=m, roles={"oracle_pca": "oracle"})
+        for m in METRICS
+    ]
+    scores, runs = pd.concat([one for one, _, _ in both], ignore_index=True), both[0][1]
+    if failed:
+        hit = (runs["head"] == "knn") & (runs["embedding"] == "good") & (runs["fold"] == "0")
+        runs.loc[hit, "status"] = "failed"
+        scores = scores[~scores["key"].isin(runs.loc[hit, "key"])]
+    found = [tables.leaderboard(scores, runs, None, METRICS, metric=m, bootstrap=20) for m in METRICS]
+    return pd.concat(found, ignore_index=True)
+
+
+def test_composites_are_sorted_by_role_and_computed_from_means():
+    made = composite_table(composite_frames(), {"gain": GAIN})
+    assert made["role"].tolist() == ["method"] * 4 + ["baseline"] + ["permuted"] * 4 + ["oracle"]
+    wide = made.set_index(["head", "embedding"])
+    base = wide.loc[("context_mean", "none")]
+    assert base["score"] == pytest.approx(0.0)
+    want = (base["l2"] - wide["l2"] + wide["pearson"] - base["pearson"]) / 2
+    np.testing.assert_allclose(wide["score"], want)
+    methods = made[made["role"] == "method"]
+    assert methods["score"].is_monotonic_decreasing
+    assert made.loc[made["role"].isin(["permuted", "oracle"]), "rank"].isna().all()
+    assert sorted(made["rank"].dropna()) == [1, 2, 3, 4, 5]
+    (sheet,) = composite_sheets(made)
+    assert [name.partition(" ")[0] for name, _ in sheet.sections] == ["Methods", "Baselines", "Permutations", "Oracles"]
+    assert sheet in answer_sheets({"composites": made})
+    assert max(map(len, text(terminal([sheet])).splitlines())) <= 100
+
+
+def test_composites_of_incomplete_or_missing_parts_are_not_ranked_or_say_so():
+    made = composite_table(composite_frames(failed=True), {"gain": GAIN}).set_index(["head", "embedding"])
+    assert not made.loc[("knn", "good"), "complete"]
+    assert np.isnan(made.loc[("knn", "good"), "rank"])
+    board = composite_frames()
+    lone = board[board["metric"] == "pearson"]
+    assert not len(composite_table(lone, {"gain": GAIN}))
+    (line,) = composite_table(lone, {"gain": GAIN}, asked=["gain"]).to_dict("records")
+    assert line["note"] == "not computed: part l2 not scored"
+    assert np.isnan(line["score"])
+    assert "part l2 not scored" in markdown(composite_sheets(composite_table(lone, {"gain": GAIN}, asked=["gain"])))
+    bare = board[board["head"] != "context_mean"]
+    (line,) = composite_table(bare, {"gain": GAIN}, asked=["gain"]).to_dict("records")
+    assert line["note"] == "not computed: baseline context_mean not scored"
+    gap = board.copy()
+    gap.loc[(gap["head"] == "knn") & (gap["embedding"] == "bad") & (gap["metric"] == "l2"), "mean"] = np.nan
+    part = composite_table(gap, {"gain": GAIN}).set_index(["head", "embedding"]).loc[("knn", "bad")]
+    assert (part["note"], np.isnan(part["score"])) == ("not computed: part l2 not scored", True)
+    torn = board.assign(complete=board["head"] != "context_mean")
+    assert "incomplete" in composite_table(torn, {"gain": GAIN}, asked=["gain"])["note"].iloc[0]
+    (line,) = composite_table(board[:0], {"gain": GAIN}, asked=["gain"]).to_dict("records")
+    assert line["note"] == "not computed: part l2, pearson not scored"
+
+
+def test_an_outdated_table_is_removed(tmp_path):
+    board = composite_frames()
+    frames = dict.fromkeys(("by_context", "by_group", "problems"), board[:0]) | {"leaderboard": board}
+    given = (METRICS, {}, list(METRICS))
+    made = composite_table(board, {"gain": GAIN})
+    written = write_frames(tmp_path, frames | {"composites": made}, *given)
+    assert "gain" in written["leaderboard.md"].read_text()
+    assert (tmp_path / "composites.csv").is_file()
+    (tmp_path / "own.csv").write_text("kept")
+    write_frames(tmp_path, frames, *given)
+    assert not (tmp_path / "composites.csv").exists()
+    assert (tmp_path / "own.csv").is_file()
 
 
 def test_ranks_are_demsars_example():

@@ -90,7 +90,8 @@ def write_and_show(
     limits = _variant(frames.ceilings, more.get("ceiling", "noise_free"))
     given = (frames.scores, frames.runs, limits, frames.metrics, frames.facts)
     tables = report_frames(*given, names, coverage=coverage)
-    made = composite_table(tables["leaderboard"], composites_of(known, names))
+    wanted = {text.partition(":")[0] for text in asked}
+    made = composite_table(tables["leaderboard"], composites_of(known, names, wanted), wanted)
     tables |= {"composites": made} if len(made) else {}
     write_frames(folder, tables, frames.metrics, frames.facts, names)
     sheets = _sheets(tables, frames, names[:show])

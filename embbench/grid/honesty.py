@@ -28,6 +28,7 @@ FLAGS = {
     "registry entry",
     "controls shared": "effects and truth share control noise, which predictions can profit from",
     "genes selected on test rows": "the screen's genes were chosen with its test rows in view",
+    "exploded": "worse than the floor by over ten times its distance to the ceiling",
     "above ceiling": "scores better than the noise-free effect would: it has probably seen the truth",
 }
 SCREEN_FLAGS = ("controls shared", "genes selected on test rows")

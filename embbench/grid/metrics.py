@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from embbench.core import Composite, UserError
 from embbench.registry import Entry, Registry
@@ -98,7 +98,7 @@ def selection_metric(registry: Registry, name: str, target: str) -> str:
     return SELECT[target]
 
 
-def composites_of(registry: Registry, names: list[str]) -> dict[str, Composite]:
-    """Composite scores all of whose parts are among ``names``."""
+def composites_of(registry: Registry, names: Sequence[str], asked: Collection[str] = ()) -> dict[str, Composite]:
+    """Composite scores that were asked for, and those all of whose parts are among ``names``."""
     made = {entry.name: entry.make() for entry in registry.entries("composites")}
-    return {name: composite for name, composite in made.items() if set(composite.parts) <= set(names)}
+    return {name: each for name, each in made.items() if name in asked or set(each.parts) <= set(names)}

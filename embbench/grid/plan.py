@@ -63,8 +63,6 @@ def plan(grid: Grid, paths: tuple[str, ...] = ()) -> list[Planned]:
             if first.run != planned.run:  # another name for the same content is said, not dropped
                 alias = replace(planned, key=digest([planned.key, planned.run.coordinates()]), reason=_same(first.run))
                 out.setdefault(alias.key, alias)
-    if out and all(planned.reason for planned in out.values()):
-        raise UserError(f"no run of this grid is possible: {next(iter(out.values())).reason}")
     if not out:
         raise UserError(f"this grid has no run: {', '.join(grid.head)} without embedding; name one with --emb")
     return list(out.values())

@@ -106,7 +106,7 @@ class Resampler:
         out = np.zeros((len(columns), *self.point.shape), np.float32)
         for context in np.unique(self._context[sorted(self._plan)]).tolist():
             pool = _read_pool(self._view, context, self._matching, self.shared)
-            controls = None if self.shared else self._control_columns(pool, context, columns)
+            controls = None if self.shared else _control_columns(self._seed, pool, context, columns)
             for i in self._members(context):
                 row = self._plan[i]
                 cells = self._view.perturbed(i)[row.order]
@@ -205,22 +205,6 @@ class Resampler:
         wanted = self.noise * self._sizes[:, number % SPLITS]
         return (moved * np.sqrt(np.where(size > 0, wanted / np.where(size > 0, size, 1.0), 0.0))[:, None]).astype("f4")
 
-    def _control_columns(self, pool: _Pool, context: int, columns: Sequence[Column]) -> np.ndarray:
-        """Deviations of the control means of each batch, shape (b, k, g), float32."""
-        strata = pool.strata
-        shift = np.stack([_shift(self._seed, kind, strata, CONTROLS, context, path) for kind, path in columns])
-        shift[[kind == "own" for kind, _ in columns]] = 0.0
-        out = np.empty((len(strata.size), len(columns), pool.cells.shape[1]), np.float32)
-        for b, (start, size) in enumerate(zip(strata.start, strata.size, strict=True)):
-            part = slice(start, start + size)
-            out[b] = shift[:, part].astype(np.float32) @ pool.cells[part]
-        for k, (kind, path) in enumerate(columns):
-            for steps in _borrowing(kind, path, strata) if kind != "own" else ():
-                alone, cells, factors = strata.lend(_stream(self._seed, kind, CONTROLS, context, (*steps, 0)))
-                away = pool.cells[cells] - pool.mean[strata.code[cells]]
-                out[alone, k] += (factors[:, None] * away).astype(np.float32)
-        return out
-
     def _row_columns(
         self, i: int, row: _Row, cells: np.ndarray, pool: _Pool, controls: np.ndarray | None, columns: Sequence[Column]
     ) -> np.ndarray:
@@ -274,6 +258,23 @@ def _read_pool(view: CellView, context: int, matching: str, shared: bool) -> _Po
     cells = view.controls(context)[order]
     mean, noise = _moments(cells, strata)
     return _Pool(cells, strata, codes, (strata.size + half_a) / 2, mean, noise)
+
+
+def _control_columns(seed: int, pool: _Pool, context: int, columns: Sequence[Column]) -> np.ndarray:
+    """Deviations of the control means of each batch, shape (b, k, g), float32."""
+    strata = pool.strata
+    shift = np.stack([_shift(seed, kind, strata, CONTROLS, context, path) for kind, path in columns])
+    shift[[kind == "own" for kind, _ in columns]] = 0.0
+    out = np.empty((len(strata.size), len(columns), pool.cells.shape[1]), np.float32)
+    for b, (start, size) in enumerate(zip(strata.start, strata.size, strict=True)):
+        part = slice(start, start + size)
+        out[b] = shift[:, part].astype(np.float32) @ pool.cells[part]
+    for k, (kind, path) in enumerate(columns):
+        for steps in _borrowing(kind, path, strata) if kind != "own" else ():
+            alone, cells, factors = strata.lend(_stream(seed, kind, CONTROLS, context, (*steps, 0)))
+            away = pool.cells[cells] - pool.mean[strata.code[cells]]
+            out[alone, k] += (factors[:, None] * away).astype(np.float32)
+    return out
 
 
 def _merged(batch: np.ndarray, matching: str) -> np.ndarray:

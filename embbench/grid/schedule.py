@@ -107,6 +107,8 @@ def _run(
     paths: tuple[str, ...],
     progress: Callable[[Outcome | None, int, int], None] | None,
 ) -> Tally:
+    if all(p.reason for p in planned):
+        raise UserError(f"no run of this grid is possible: {planned[0].reason}")
     _keep(results, planned, grid, paths)
     sweep(results.folder)
     sweep(home())

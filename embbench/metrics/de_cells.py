@@ -2,20 +2,25 @@
 
 Predicted cells of a condition are tested against the real half-B controls of its context, never against controls that
 a head made: Wilcoxon rank-sum with tie and continuity correction, then Benjamini-Hochberg over the scored genes. The
-number of significant genes grows with the number of cells, so heads must predict equally many. Two fold changes: that
-of the DE table (log2 ratio of mean counts per million, pseudocount 1) and, in the ``cell_eval`` forms, cell-eval's.
+number of significant genes grows with the number of cells: of every condition as many cells are tested as the half that
+populations are judged against has, or as are predicted where these are fewer (``:cells=all`` tests every predicted
+cell). Two fold changes: that of the DE table (log2 ratio of mean counts per million, pseudocount 1) and, in the
+``cell_eval`` forms, cell-eval's.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 
-from embbench.core import CellView, Metric, Truth
+from embbench.core import CellView, Truth
+from embbench.metrics._cells import CellMetric, Frame, choose
 from embbench.metrics._de import (
     AREAS,
     Judged,
@@ -33,6 +38,7 @@ from embbench.numerics.ranks import average_ranks
 
 GEOMETRIC = "geometric"  # the fold change of the cell_eval forms
 LEAST = 1e-10  # adjusted p values below it score alike
+KEPT = 2  # results that are remembered: metrics come with one gene set and the other by turns
 
 
 @dataclass(frozen=True)
@@ -56,8 +62,11 @@ class Compared:
 Score = Callable[[Compared, Judged, np.ndarray, str], np.ndarray]
 
 
-def compare_cells(pred: np.ndarray, truth: Truth, scored: np.ndarray) -> Compared:
-    """Tests of predicted cells (n, m, g) against the half-B controls of each row's context, over ``scored`` (n, g)."""
+def compare_cells(pred: np.ndarray, truth: Truth, scored: np.ndarray, cells: str = "equal") -> Compared:
+    """Tests of predicted cells (n, m, g) against the half-B controls of each row's context, over ``scored`` (n, g).
+
+    ``cells``: ``equal`` tests at most as many cells of a condition as were observed, ``all`` tests all of them.
+    """
     if truth.cells is None:
         raise ValueError("DE of predicted cells: needs the control cells of the tested rows, found none")
     padj = np.full(scored.shape, np.nan, np.float32)
@@ -69,11 +78,14 @@ def compare_cells(pred: np.ndarray, truth: Truth, scored: np.ndarray) -> Compare
             continue
         prepared, counts, typical = de.SortedControls(controls), de.mean_counts(controls), _geometric(controls)
         for row in rows.tolist():
-            p = np.where(scored[row], prepared.test(pred[row]).p, np.nan)
-            padj[row] = de.benjamini_hochberg(p)
-            change[row] = de.log2fc(de.mean_counts(pred[row]), counts)
-            for out, cells in ((geometric, pred[row]), (observed, truth.cells.perturbed(row))):
-                out[row] = finite(de.log2fc(_geometric(cells), typical, 0.0)) if len(cells) else 0.0
+            seen = truth.cells.perturbed(row)
+            drawn = pred[row] if cells == "all" else choose(pred[row], len(seen))
+            if not len(drawn):
+                continue
+            padj[row] = de.benjamini_hochberg(np.where(scored[row], prepared.test(drawn).p, np.nan))
+            change[row] = de.log2fc(de.mean_counts(drawn), counts)
+            for out, some in ((geometric, drawn), (observed, seen)):
+                out[row] = finite(de.log2fc(_geometric(some), typical, 0.0)) if len(some) else 0.0
     return Compared(padj, change, geometric, observed)
 
 
@@ -83,39 +95,48 @@ def _geometric(cells: np.ndarray) -> np.ndarray:
 
 
 class _Last:
-    """The tests of the last prediction, because a dozen metrics in a row ask for the same ones.
+    """The tests of the last predictions, because dozens of metrics in a row ask for the same ones, set by set of genes.
 
     Nothing depends on it: the key is the content of the predicted cells and of the scored entries, and the very view
     through which the controls are read.
     """
 
     def __init__(self) -> None:
-        self.kept: tuple[CellView, str, Compared] | None = None
+        self.kept: deque[tuple[CellView, str, Compared]] = deque(maxlen=KEPT)
 
-    def tests(self, pred: np.ndarray, truth: Truth, scored: np.ndarray) -> Compared:
-        """`compare_cells`, computed unless it was the last thing asked for."""
-        state = hashlib.blake2b(f"{pred.shape} {pred.dtype}".encode())
+    def tests(self, pred: np.ndarray, truth: Truth, scored: np.ndarray, cells: str) -> Compared:
+        """`compare_cells`, computed unless it was among the last things asked for."""
+        state = hashlib.blake2b(f"{pred.shape} {pred.dtype} {cells}".encode())
         for part in (pred, scored, truth.context):
             state.update(np.ascontiguousarray(part).data)
-        key, kept = state.hexdigest(), self.kept
-        if kept is not None and kept[0] is truth.cells and kept[1] == key:
-            return kept[2]
-        found = compare_cells(pred, truth, scored)
+        key = state.hexdigest()
+        for view, name, found in self.kept:
+            if view is truth.cells and name == key:
+                return found
+        found = compare_cells(pred, truth, scored, cells)
         if truth.cells is not None:
-            self.kept = truth.cells, key, found
+            self.kept.append((truth.cells, key, found))
         return found
 
 
 _LAST = _Last()
 
 
-def _scored(pred: np.ndarray, truth: Truth, mask: np.ndarray, *, score: Score, fold: str) -> np.ndarray:
+@dataclass(frozen=True)
+class _Form:
+    """What is made of the tests, by which fold change."""
+
+    score: Score
+    fold: str = "change"
+
+
+def _scored(form: _Form, frame: Frame, pred: np.ndarray, truth: Truth, mask: np.ndarray) -> np.ndarray:
     table, level = judged(truth, mask), table_of(truth).level
-    tested = _LAST.tests(pred, truth, table.scored)
+    tested = _LAST.tests(pred, truth, table.scored, frame.cells)
     found = np.nan_to_num(tested.padj, nan=1.0) < level
-    if fold == GEOMETRIC:
+    if form.fold == GEOMETRIC:
         table = replace(table, change=np.where(table.scored, tested.observed, 0.0))
-    values = score(tested, table, found, fold)
+    values = form.score(tested, table, found, form.fold)
     return np.where(np.isfinite(tested.padj).any(axis=1), values, np.nan)
 
 
@@ -154,14 +175,10 @@ def _area(tested: Compared, table: Judged, found: np.ndarray, fold: str, *, area
     return area_condition(score, table, AREAS[area])
 
 
-def _counts(pred: np.ndarray, truth: Truth, mask: np.ndarray) -> np.ndarray:
-    """Spearman correlation, over a context's conditions, of the numbers of significant genes: predicted and true.
-
-    Conditions without a truly significant gene take no part, but every tested row of the context has the one value.
-    NaN with fewer than two of them or when either number is the same everywhere. Chance: 0.
-    """
+def _counts(kernel: None, frame: Frame, pred: np.ndarray, truth: Truth, mask: np.ndarray) -> np.ndarray:
+    """Rank agreement of the numbers of significant genes: the same value in every tested row of a context."""
     table = judged(truth, mask)
-    tested = _LAST.tests(pred, truth, table.scored)
+    tested = _LAST.tests(pred, truth, table.scored, frame.cells)
     said = (np.nan_to_num(tested.padj, nan=1.0) < table_of(truth).level).sum(axis=1)
     out = np.full(len(pred), np.nan)
     for context in np.unique(truth.context):
@@ -184,6 +201,9 @@ THEIRS = (
     "column, 0 without a significant gene"
 )
 WORDS = {
+    "de_spearman_sig": "Spearman correlation, over a context's conditions, of the numbers of significant genes: "
+    "predicted and true. Conditions without a truly significant gene take no part, but every tested row of the context "
+    "has the one value. NaN with fewer than two of them or when either number is the same everywhere. Chance: 0.",
     "overlap": "Genes among the k_eff largest |log2fc| of the significant ones both in truth and in prediction, over "
     "k_eff = {size}. Chance: about k_eff / tested genes for as many random hits as there are true ones.",
     "precision": "Genes among the k_eff largest |log2fc| of the significant ones both in truth and in prediction, over "
@@ -200,24 +220,50 @@ WORDS = {
     "adjusted p (at least 1e-10); NaN unless both kinds are there. Chance: the share of significant genes.",
 }
 RULE = " Predicted cells by Wilcoxon and Benjamini-Hochberg at the DE table's level."
+TESTED = {
+    "equal": " Tested are at most as many predicted cells of a condition as the observed cells that populations are "
+    "judged against (the first ones of a fixed permutation).",
+    "all": " All predicted cells are tested.",
+}
 
 
-def _metric(score: Score, name: str, words: str, fold: str = "change", lower: float = 0.0) -> Metric:
-    how = OURS if fold == "change" else THEIRS
-    return Metric(
-        partial(_scored, score=score, fold=fold),
+class TestedCells(CellMetric):
+    """A metric between the tests of predicted cells and the DE table; ``kernel`` is a `_Form`, or None."""
+
+    @property
+    def formula(self) -> str:
+        """The definition, and how many cells are tested."""
+        return self.about + TESTED[self.cells]
+
+
+def _metric(
+    score: Score | None,
+    name: str,
+    words: str,
+    fold: str = "change",
+    *,
+    lower: float = 0.0,
+    level: str = "population",
+    more: str = "",
+) -> TestedCells:
+    scorer: Any
+    scorer, kernel = (_counts, None) if score is None else (_scored, _Form(score, fold))
+    return TestedCells(
+        scorer,
+        scorer=scorer,
+        kernel=kernel,
         best="high",
-        source=CELL_EVAL.format(name=name, how=how),
+        source=CELL_EVAL.format(name=name, how=(OURS if fold == "change" else THEIRS) + more),
         lower=lower,
         upper=1.0,
-        level="population",
+        level=level,
         target="population",
         needs=("de", "cells"),
         about=words + RULE + ("" if fold == "change" else f" The cell-eval form: {THEIRS}."),
     )
 
 
-def _at(kind: str, k: int | None, fold: str = "change") -> Metric:
+def _at(kind: str, k: int | None, fold: str = "change") -> TestedCells:
     """Overlap (recall side) or precision at N or a fixed k."""
     n = "N, the number of significant genes in " + ("truth" if kind == "overlap" else "prediction")
     score = partial(_overlap if kind == "overlap" else _precision, k=k)
@@ -232,15 +278,13 @@ sig_recall = _metric(_recall, "de_sig_genes_recall", WORDS["de_sig_genes_recall"
 spearman_lfc_sig = _metric(_spearman, "de_spearman_lfc_sig", WORDS["de_spearman_lfc_sig"], lower=-1.0)
 auroc = _metric(partial(_area, area="auroc"), "roc_auc", WORDS["roc_auc"])
 auprc = _metric(partial(_area, area="auprc"), "pr_auc", WORDS["pr_auc"])
-spearman_sig = Metric(
-    _counts,
-    best="high",
-    source=CELL_EVAL.format(name="de_spearman_sig", how=f"{OURS}; cell-eval gives 1 where no condition has a hit"),
+spearman_sig = _metric(
+    None,
+    "de_spearman_sig",
+    WORDS["de_spearman_sig"],
     lower=-1.0,
-    upper=1.0,
     level="set",
-    target="population",
-    needs=("de", "cells"),
+    more="; cell-eval gives 1 where no condition has a hit",
 )
 
 overlap_n_cell_eval, overlap_50_cell_eval, overlap_100_cell_eval = (
@@ -250,4 +294,6 @@ precision_n_cell_eval, precision_50_cell_eval, precision_100_cell_eval = (
     _at("precision", k, GEOMETRIC) for k in (None, 50, 100)
 )
 direction_cell_eval = _metric(_direction, "de_direction_match", WORDS["de_direction_match"], GEOMETRIC)
-spearman_lfc_sig_cell_eval = _metric(_spearman, "de_spearman_lfc_sig", WORDS["de_spearman_lfc_sig"], GEOMETRIC, -1.0)
+spearman_lfc_sig_cell_eval = _metric(
+    _spearman, "de_spearman_lfc_sig", WORDS["de_spearman_lfc_sig"], GEOMETRIC, lower=-1.0
+)

@@ -101,7 +101,9 @@ def fit_mixture(effects: np.ndarray, variance: np.ndarray, groups: np.ndarray) -
     sd = np.concatenate([[0.0], SMALLEST * RATIO ** np.arange(steps + 1)])
     width = max(float(np.arcsinh(largest)), 1.0) / BINS
     at = _bin(z, width)
-    counts = np.stack([np.bincount(b[k], minlength=BINS) for b, k in zip(at, known, strict=True)]).astype(np.float64)
+    counts = np.zeros((len(z), BINS))
+    for row, (bins, kept) in enumerate(zip(at, known, strict=True)):
+        counts[row] = np.bincount(bins[kept], minlength=BINS)
     return Mixture(sd, _expectation_maximisation(counts, _likelihood(width, sd), groups), width)
 
 

@@ -35,10 +35,11 @@ def answer_sheets(frames: Mapping[str, pd.DataFrame]) -> list[Sheet]:
 
 
 def _without_constants(sheet: Sheet) -> Sheet:
-    """Metric, dataset and split stand in the title where all lines have the same."""
+    """Metric, dataset and split stand in the title where all lines have the same; empty columns go."""
     same = [c for c in _WHERE if c in sheet.columns and len(set(sheet.cells_of(sheet.columns.index(c)))) == 1]
     words = [sheet.title, *(sheet.cells_of(sheet.columns.index(c))[0] for c in same)]
-    kept = sheet.keep([i for i, name in enumerate(sheet.columns) if name not in same])
+    known = [i for i, name in enumerate(sheet.columns) if name not in same and any(sheet.cells_of(i))]
+    kept = sheet.keep(known)
     return replace(kept, title=" · ".join(words))
 
 
@@ -65,8 +66,8 @@ def _decomposition(frame: pd.DataFrame) -> Sheet:
         "answer: which main effect is larger, by the interval of the difference, and in every panel without one level;"
         " else the levels it depends on. The panel: decomposition.csv.",
     )
-    columns = ("metric", "dataset", "split", "embedding", "without one", "head", "w/o one", "interaction")
-    columns = (*columns, "panel", "answer")
+    shares = ("embedding", "without one", "head", "w/o one", "interaction")
+    columns = ("metric", "dataset", "split", *shares, "panel", "answer")
     return Sheet("Embedding or head?", columns, (("", tuple(lines)),), legend, frozenset((*columns[:3], "answer")))
 
 
@@ -110,7 +111,7 @@ def _information(frame: pd.DataFrame) -> Sheet:
             best,
         )
         lines.append(Line(tuple(map(str, cells))))
-    legend = (
+    legend: tuple[str, ...] = (
         "A description: the best is the best of many. beat: configurations that beat their own permutations, of those"
         " that were judged. progress: from the floor (0 %) to the noise ceiling (100 %), median over configurations and"
         " that of the best score.",
@@ -120,9 +121,7 @@ def _information(frame: pd.DataFrame) -> Sheet:
     numbers = ("emb.", "beat", "exploded", "median progress", "best progress", "score")
     columns = ("metric", "dataset", "split", "information", *numbers, "best")
     texts = _texts(columns, 4) | {"best"}
-    sheet = Sheet("By information", columns, (("", tuple(lines)),), legend, texts)
-    used = [i for i, name in enumerate(columns) if name != "exploded" or any(sheet.cells_of(i))]
-    return sheet.keep(used)
+    return Sheet("By information", columns, (("", tuple(lines)),), legend, texts)
 
 
 def _ranks(frame: pd.DataFrame) -> Sheet:

@@ -112,8 +112,8 @@ def _base(wide: pd.DataFrame, made: Composite, where: list[str]) -> np.ndarray |
 
 def composite_sheets(frame: pd.DataFrame) -> list[Sheet]:
     """One sheet per composite and board of `composite_table`, with the sections of a leaderboard."""
-    groups = frame.groupby(["composite", *BOARD], sort=False) if len(frame) else []
-    return [_sheet(part.reset_index(drop=True)) for _, part in groups]
+    groups = frame.groupby(["composite", *BOARD], sort=False)
+    return [_sheet(part.reset_index(drop=True)) for _, part in groups] if len(frame) else []
 
 
 def _sheet(part: pd.DataFrame) -> Sheet:

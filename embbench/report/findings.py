@@ -137,13 +137,18 @@ def by_information(board: pd.DataFrame, metrics: Mapping[str, Mapping[str, Any]]
         lines.append(
             dict(zip(["metric", "subset", *BOARD, "information"], where, strict=True))
             | {"embeddings": group["vectors"].nunique(), "configurations": len(group), "exploded": int(lost.sum())}
-            | {"mean_score": group["mean"].mean(), "median_score": group["mean"].median(), "best_score": best["mean"]}
-            | {"median_progress": group["progress"].median(), "best_progress": best["progress"]}
+            | {"mean_score": group["mean"].mean(), "median_score": _median(group["mean"]), "best_score": best["mean"]}
+            | {"median_progress": _median(group["progress"]), "best_progress": best["progress"]}
             | {"best_embedding": best["vectors"], "best_head": best["head"]}
             | {"beat_permuted": int((group["beats_permuted"] == "yes").sum())}
             | {"judged": int((group["beats_permuted"] != "–").sum())}
         )
     return pd.DataFrame(lines, columns=list(INFORMATION)) if lines else pd.DataFrame(columns=list(INFORMATION))
+
+
+def _median(values: pd.Series) -> float:
+    known = values.dropna()
+    return float(known.median()) if len(known) else np.nan
 
 
 def distinct(values: np.ndarray) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from embbench.report.answers import answer_sheets
 from embbench.report.boards import NAMES, OTHER, STATUSES
 from embbench.report.floor import UNDEFINED
-from embbench.report.marks import ABOUT, FLAGS, INFORMATION, kinds_of, short_flags, short_information
+from embbench.report.marks import ABOUT, EXPLODED, FLAGS, INFORMATION, kinds_of, short_flags, short_information
 from embbench.report.pivots import context_sheets, group_sheets, problem_sheets
 from embbench.report.ranking import RANKED
 from embbench.report.sheets import SECTIONS, Line, Section, Sheet, by_board, decimals_of, describe, title, varies
@@ -116,10 +116,13 @@ def _cells(part: pd.DataFrame) -> dict[str, list[str]]:
 
 
 def _progress(part: pd.DataFrame) -> list[str]:
-    """``47% [31, 60]``; the undefined says so."""
+    """``47% [31, 60]``; the undefined and the exploded say so (a number of nine digits says no more)."""
     out = []
     numbers = part[["progress", "progress_low", "progress_high"]].to_numpy(dtype=np.float64)
-    for (value, low, high), note in zip(numbers.tolist(), part["progress_note"], strict=True):
+    for (value, low, high), note, flags in zip(numbers.tolist(), part["progress_note"], part["flags"], strict=True):
+        if EXPLODED in flags.split("; "):
+            out.append(EXPLODED)
+            continue
         shares = [f"{np.round(100 * v) + 0.0:.0f}" for v in (value, low, high)]  # no minus before zero
         known = f"{shares[0]}% [{shares[1]}, {shares[2]}]"
         out.append(known if np.isfinite(value) else UNDEFINED if note == UNDEFINED else "")
@@ -199,8 +202,8 @@ def _legend(
     if level == "gene":
         out.append(
             "A statistic per gene over the conditions of a context; a condition's value is its linear part (leave one"
-            " out), the mean is the mean over genes, and intervals are those of an infinitesimal jackknife. Who does not"
-            " cover all conditions is in no pair: the statistic of some of them is another one."
+            " out), the mean is the mean over genes, and intervals are those of an infinitesimal jackknife. An entry"
+            " that does not cover all conditions is in no pair: the statistic of some of them is another one."
         )
     if (part["query_controls"] != "").any():
         out.append("q.ctrl: the embedding uses query controls, the unperturbed cells of held-out contexts.")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from embbench.report.boards import OTHER
+from embbench.report.page.names import cut
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,28 +20,60 @@ NOT_SAID = "not said"
 LENGTH = 40  # characters of a label in a figure
 
 
-def vectors(frame: pd.DataFrame) -> np.ndarray:
+def varying(bundle: Mapping[str, Any]) -> list[str]:
+    """Coordinates besides names that tell entries of this report apart."""
+    columns = bundle["tables"].get("leaderboard", {}).get("columns", {})
+    return [c for c in OTHER if len(columns.get(c, {}).get("levels", ())) > 1]
+
+
+def vectors(frame: pd.DataFrame, bundle: Mapping[str, Any]) -> np.ndarray:
     """Names of the vectors of each row, shape (n,): embedding, context embedding, and what else varies.
 
     Examples
     --------
     >>> import pandas as pd
-    >>> vectors(pd.DataFrame({"embedding": ["go", "none"], "context_embedding": ["none", "none"]})).tolist()
+    >>> frame = pd.DataFrame({"embedding": ["go", "none"], "context_embedding": ["none", "none"]})
+    >>> vectors(frame, {"tables": {}}).tolist()
     ['go', 'no embedding']
     """
-    more = [c for c in OTHER if c in frame and frame[c].nunique() > 1]
+    short = bundle.get("labels", {}).get("embeddings", {})
+    more = varying(bundle)
     out = []
     for row in frame.to_dict("records"):
         names = [row[c] for c in ("embedding", "context_embedding") if row.get(c, "none") not in ("none", "")]
-        rest = [str(row[c]) for c in more if str(row[c]) not in ("none", "")]
-        out.append(" · ".join([" / ".join(names) or "no embedding", *rest]))
+        rest = [(c, str(row.get(c, ""))) for c in more]
+        said = [value if c == "features" else f"{c}={value}" for c, value in rest if value not in ("none", "")]
+        out.append(" · ".join([" / ".join(short.get(n, n) for n in names) or "no embedding", *said]))
     return np.array(out, dtype=object)
 
 
-def entries(frame: pd.DataFrame) -> np.ndarray:
+def entries(frame: pd.DataFrame, bundle: Mapping[str, Any]) -> np.ndarray:
     """Vectors and head of each row, shape (n,)."""
-    pairs = zip(vectors(frame), frame["head"], strict=True)
+    pairs = zip(vectors(frame, bundle), frame["head"], strict=True)
     return np.array([h if v == "no embedding" else f"{v} × {h}" for v, h in pairs], dtype=object)
+
+
+def daggers(board: pd.DataFrame, bundle: Mapping[str, Any]) -> dict[str, str]:
+    """Entry of a leaderboard -> why it is not ranked: † incomplete, ‡ too few conditions of its own, else empty."""
+    blank = np.ones(len(board))
+    whole, enough = (board.get(c, blank) for c in ("complete", "enough_coverage"))
+    marks = ["†" if w == 0 else "‡" if e == 0 else "" for w, e in zip(whole, enough, strict=True)]
+    return dict(zip(entries(board, bundle).tolist(), marks, strict=True))
+
+
+def title(facts: Mapping[str, str], bundle: Mapping[str, Any]) -> str:
+    """Dataset, split and gene set of a board."""
+    short = bundle.get("labels", {}).get("datasets", {})
+    genes = "" if facts["genes"] == "all" else f" · genes {facts['genes']}"
+    return f"{short.get(facts['dataset'], facts['dataset'])} · {facts['split']}{genes}"
+
+
+def relabelled(text: str, bundle: Mapping[str, Any]) -> str:
+    """A text with the short labels of the long names that stand in it."""
+    known = {name: label for labels in bundle.get("labels", {}).values() for name, label in labels.items()}
+    for name in sorted(known, key=len, reverse=True):
+        text = text.replace(name, known[name])
+    return text
 
 
 def modalities(frame: pd.DataFrame, bundle: Mapping[str, Any]) -> np.ndarray:
@@ -54,14 +87,24 @@ def modalities(frame: pd.DataFrame, bundle: Mapping[str, Any]) -> np.ndarray:
 
 
 def shortened(names: Iterable[str]) -> list[str]:
-    """Names that leave room for the figure.
+    """Names that leave room for the figure, cut in the middle of the vectors (heads stay whole), all different.
 
     Examples
     --------
-    >>> shortened(["ppi", "x" * 60])
-    ['ppi', 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx…']
+    >>> shortened(["ppi", "x" * 60 + " × ridge"])
+    ['ppi', 'xxxxxxxxxxxxxxx…xxxxxxxxxxxxxxxx × ridge']
     """
-    return [name if len(name) <= LENGTH else f"{name[: LENGTH - 1]}…" for name in names]
+    whole = list(names)
+    out: dict[str, str] = {}
+    for name in whole:
+        front, times, head = name.rpartition(" × ") if " × " in name else (name, "", "")
+        short = name if len(name) <= LENGTH else cut(front, max(8, LENGTH - len(times + head))) + times + head
+        number = 2
+        while any(other == short for known, other in out.items() if known != name):
+            short = f"{number}: {short.removeprefix(f'{number - 1}: ')}"
+            number += 1
+        out[name] = short
+    return [out[name] for name in whole]
 
 
 def modality_palette(bundle: Mapping[str, Any]) -> dict[str, tuple[str, str]]:

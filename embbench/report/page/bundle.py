@@ -110,7 +110,7 @@ def make_bundle(
         kept["choice"] = tables["choice"][tables["choice"]["chosen"].astype(bool).to_numpy()]
     if "rank_boxes" in tables:
         boxes = _columns(tables["rank_boxes"], (*_COORDINATES, "fold", "context", "rank"))
-        kept["rank_boxes"] = boxes.sort_values([c for c in boxes if c != "rank"], kind="stable")
+        kept["rank_boxes"] = boxes.sort_values([str(c) for c in boxes if c != "rank"], kind="stable")
     if "composites" in tables:
         kept["composites"] = tables["composites"].drop(columns="config", errors="ignore")
     kept["points"] = points(frames.scores, frames.runs, frames.ceilings)
@@ -125,9 +125,7 @@ def make_bundle(
         "embeddings": embeddings,
         "labels": {"embeddings": _labels(embeddings), "datasets": _labels(map(str, frames.runs["dataset"].unique()))},
         "counts": _counts(frames.runs),
-        "tables": {
-            name: encode(_worded(frame), SCORE_DIGITS.get(name, DIGITS)) for name, frame in kept.items()
-        },
+        "tables": {name: encode(_worded(frame), SCORE_DIGITS.get(name, DIGITS)) for name, frame in kept.items()},
         "details": plain({key: details.get(key, []) for key in ("examples", "populations")})
         | {"flags": dict(details.get("flags", {}))},
         "provenance": plain(dict(provenance)),

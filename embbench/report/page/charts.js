@@ -29,7 +29,7 @@ function heatmap(host, state) {
   const full = new Map(known.map((row) => [vectors(row), vectors(row, (name) => name)]));
   const at = new Map(known.map((row) => [JSON.stringify([vectors(row), row.head]), row]));
   const sizes = able.map((row) => sign * row[value]).sort((a, b) => a - b);
-  const [low, high] = [quantile(sizes, 0.05), sizes[sizes.length - 1]];
+  const [low, high] = [Math.max(quantile(sizes, 0.05), robust(sizes).low), sizes[sizes.length - 1]];
   const places = decimals(rows, "mean", "low", "high");
   const text = (row) => (value === "progress" ? percent(row.progress) : show(row.mean, places));
   const cell = (row) => {
@@ -68,9 +68,11 @@ function drawBoxes(host, rows, colours, label, { lines = [], band = null, descri
   const step = 30;
   const [top, bottom] = [10, 10 + rows.length * step];
   const everything = [...rows.flatMap((r) => r.points.map((p) => p.value)), ...lines.map((l) => l.value), ...(band ? [band.low, band.high] : [])];
-  const x = scale(everything, left, width - 14, { margin: 0.03, wanted: width < 500 ? 4 : 7 });
-  const svg = canvas(width, bottom + 40, description);
+  const reach = robust(everything);
+  const x = scale([reach.low, reach.high], left, width - 14, { margin: 0.03, wanted: width < 500 ? 4 : 7, clamp: true });
+  const svg = canvas(width, bottom + (reach.cut ? 52 : 40), description);
   axisBelow(svg, x, top, bottom, label);
+  if (reach.cut) svg.append(draw("text", { class: "small", x: width - 14, y: bottom + 45, "text-anchor": "end" }, "values far outside are drawn at the edge"));
   if (band) {
     const [a, b] = [x.at(band.low), x.at(band.high)];
     svg.append(draw("rect", { class: "band", x: a, y: top, width: Math.max(1, b - a), height: bottom - top }));
@@ -146,14 +148,12 @@ function ranks(host, state) {
   const { subset, ...where } = boardOf(state);
   const ranked = select("rank_boxes", { ...where, subset: "all" }).filter((row) => finite(row.rank));
   const parts = [];
-  if (ranked.length) {
-    const most = Math.max(...ranked.map((row) => row.rank));
+  if (unique(ranked.map(entry)).length > 1) {
     const rows = boxRows(ranked, -1, (row) => row.rank, (row) => `${entry(row)}\n${row.fold}, ${row.context}: rank ${show(row.rank)}`, { by: entry });
     const description = "Box plots of ranks by entry";
     parts.push(drawBoxes(host, rows.slice(0, MOST_ROWS), palette(modalities()), `Rank among ${rows.length} (1 = best)`, { description }), tooMany(rows) ?? "");
     if (subset !== "all") parts.push(el("p", { class: "hint" }, "Ranks are of all conditions."));
-    if (most < 1.5) parts.push(el("p", { class: "hint" }, "One entry alone has nothing to be ranked against."));
-  } else parts.push(empty("Ranks need a complete method that covers enough conditions; none is on this board, or rank boxes were not part of this report."));
+  } else parts.push(empty("Ranks need at least two complete methods that cover enough conditions."));
   parts.push(critical(host, state));
   host.replaceChildren(...parts);
 }

@@ -110,6 +110,7 @@ const better = (metric) => ((DATA.metrics[metric] || {}).best === "low" ? -1 : 1
 /** A number with a fixed number of decimals, or three significant digits; "" where there is none. */
 function show(value, decimals) {
   if (!finite(value)) return "";
+  if (decimals !== undefined && Math.abs(value) >= 1e6) return value.toExponential(2).replace("-", "−").replace("e+", "e");
   if (decimals !== undefined) return value.toFixed(decimals).replace(/^-(0(\.0*)?)$/, "$1").replace("-", "−");
   if (value !== 0 && (Math.abs(value) >= 1e6 || Math.abs(value) < 1e-4)) return value.toExponential(1).replace("-", "−");
   return String(Number(value.toPrecision(3))).replace("-", "−");

@@ -6,10 +6,11 @@ function drawScatter(host, series, xlabel, ylabel, { log = false, lines = false,
   const [left, top, bottom] = [52, 22, 250];
   const all = series.flatMap((s) => s.points);
   const x = scale(identity ? all.flatMap((p) => [p.x, p.y]) : all.map((p) => p.x), left, width - 12, { log, wanted: width < 500 ? 4 : 6 });
-  const y = scale(identity ? all.flatMap((p) => [p.x, p.y]) : all.map((p) => p.y), bottom, top, { log: log && identity });
+  const reach = robust(all.map((p) => p.y));
+  const y = scale(identity ? all.flatMap((p) => [p.x, p.y]) : [reach.low, reach.high], bottom, top, { log: log && identity, clamp: !identity });
   const svg = canvas(width, bottom + 40, `${ylabel} against ${xlabel}`);
   axisBelow(svg, x, top, bottom, xlabel);
-  axisLeft(svg, y, left, width - 12, ylabel);
+  axisLeft(svg, y, left, width - 12, reach.cut && !identity ? `${ylabel} (values far outside at the edge)` : ylabel);
   if (identity) svg.append(draw("line", { class: "axis dash0", x1: x.at(log ? 10 ** x.low : x.low), y1: y.at(log ? 10 ** x.low : x.low), x2: x.at(log ? 10 ** x.high : x.high), y2: y.at(log ? 10 ** x.high : x.high) }));
   const colours = palette(series.map((s) => s.label));
   const marks = [];

@@ -70,13 +70,22 @@ function logTicks(low, high, wanted = 5) {
   return linear.length >= 2 ? linear : [10 ** low, 10 ** high];
 }
 
+/** Smallest and largest value within ten interquartile ranges of the quartiles: a diverged entry hides no other. */
+function robust(values) {
+  const v = values.filter(finite).sort((a, b) => a - b);
+  const [low, high] = [quantile(v, 0.25), quantile(v, 0.75)];
+  const kept = v.filter((x) => low === high || (x >= low - 10 * (high - low) && x <= high + 10 * (high - low)));
+  return { low: kept[0], high: kept[kept.length - 1], cut: kept.length < v.length };
+}
+
 /** A linear or logarithmic scale from data to pixels, with a margin around the data and its ticks. */
-function scale(values, from, to, { log = false, margin = 0.05, wanted = 5 } = {}) {
+function scale(values, from, to, { log = false, margin = 0.05, wanted = 5, clamp = false } = {}) {
   const known = values.filter((v) => finite(v) && (!log || v > 0)).map((v) => (log ? Math.log10(v) : v));
   let [low, high] = known.length ? known.reduce(([a, b], v) => [Math.min(a, v), Math.max(b, v)], [Infinity, -Infinity]) : [0, 1];
   const room = (high - low) * margin || Math.abs(high) * 0.1 || 0.5;
   [low, high] = [low - room, high + room];
-  const at = (v) => from + ((log ? Math.log10(v) : v) - low) / (high - low) * (to - from);
+  const bounded = (v) => (clamp && finite(v) ? Math.min(high, Math.max(low, v)) : v);
+  const at = (v) => from + (bounded(log ? Math.log10(v) : v) - low) / (high - low) * (to - from);
   let marks = ticks(low, high, wanted).map((v) => (log ? 10 ** v : v));
   if (log) marks = logTicks(low, high, wanted);
   return { at, ticks: marks, low, high };
@@ -141,9 +150,9 @@ function fitted(texts, width) {
 
 /** Pixels that labels beside a plot need: at most a share of the width, but never less than a head. */
 function gutter(texts, width, share, extra = 10) {
-  const heads = Math.max(0, ...texts.map((text) => (text.lastIndexOf(" × ") < 0 ? Math.min(text.length, 16) : text.length - text.lastIndexOf(" × ") + 4)));
+  const heads = Math.max(0, ...texts.map((text) => (text.lastIndexOf(" × ") < 0 ? Math.min(text.length, 16) : text.length - text.lastIndexOf(" × ") + Math.min(14, text.lastIndexOf(" × ")))));
   const all = Math.max(0, ...texts.map((text) => text.length));
-  return Math.min(0.7 * width, Math.max(Math.min(all * LETTER + extra, share * width), heads * LETTER + extra));
+  return Math.min(0.64 * width, Math.max(Math.min(all * LETTER + extra, share * width), heads * LETTER + extra));
 }
 
 /** A label beside a plot: its cut form, whole in its title. */

@@ -51,7 +51,8 @@ function flagged(row) {
 /** Columns that have something to say on this board: {key, label, value for sorting, cell}; `minor` ones are not printed. */
 function columnsOf(rows) {
   const places = decimals(rows, "mean", "low", "high");
-  const x = scale(rows.flatMap((r) => [r.mean, r.low, r.high, r.ceiling, r.floor]), 4, 108, { margin: 0 });
+  const reach = robust(rows.filter((r) => !dagger(r)).flatMap((r) => [r.mean, r.low, r.high, r.ceiling, r.floor]));
+  const x = scale([reach.low, reach.high], 4, 108, { margin: 0, clamp: true });
   const has = (key) => rows.some((row) => (typeof row[key] === "string" ? row[key] !== "" && row[key] !== "–" : finite(row[key])));
   const compared = (name, label) => {
     const digits = decimals(rows, `vs_${name}`, `vs_${name}_low`, `vs_${name}_high`);
@@ -172,9 +173,10 @@ function caption(state, rows) {
 
 /** What else a value depends on. */
 function candidates(rows, facts) {
+  if (facts.level !== "set") return "";
   const said = unique(rows.map((row) => row.candidates)).filter(Boolean).map(String);
   if (said.length) return ` Candidates: ${said.join(", ")} conditions, the own one included; a value depends on those of its fold and context.`;
-  return facts.level === "set" ? " A value depends on the conditions of its fold and context." : "";
+  return " A value depends on the conditions of its fold and context.";
 }
 
 function footnotes(state, rows) {

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 LENGTH = 40  # characters of a label
 _PATH = re.compile(r"(?:\btable:)?\b(?:path|file|folder)=((?:[^:+]*[/\\])?)([^:/\\+]+)")
-_TOLD = re.compile(r":(?:information|dated|modality)=[^:+]*")
+_OPTIONS = re.compile(_PATH.pattern + r"(?::\w+=[^:+]*)*")
 _NAMED = re.compile(r"^([\w.]+):name=([^:+]+).*$")
 _LEVELS = 12  # of detail that are tried before the whole name
 
@@ -39,18 +39,17 @@ def short_names(names: Iterable[str], length: int = LENGTH) -> dict[str, str]:
 
 
 def _at(name: str, level: int) -> str:
-    """The name at a level of detail: 0 without what was declared of it, then parent folders, at last whole."""
+    """The name at a level of detail: 0 without the options of a file, then parent folders, at last whole."""
     if level == _LEVELS:
         return name
     text = _NAMED.sub(r"\1:\2", name) if level == 0 else name
-    text = _TOLD.sub("", text) if level == 0 else text
     parents = max(0, level - 1)
 
     def base(found: re.Match[str]) -> str:
         folders = [part for part in re.split(r"[/\\]", found[1]) if part]
         return "/".join([*folders[len(folders) - parents if parents else len(folders) :], found[2]])
 
-    return _PATH.sub(base, text)
+    return (_PATH if level else _OPTIONS).sub(base, text)
 
 
 def _numbered(text: str, taken: set[str]) -> str:

@@ -146,9 +146,7 @@ def conditions(
     return pd.concat(parts, ignore_index=True).drop(columns="row") if parts else pd.DataFrame()
 
 
-def _best(
-    leaderboard: pd.DataFrame, names: list[str], metrics: list[str]
-) -> list[tuple[dict[str, str], pd.DataFrame]]:
+def _best(leaderboard: pd.DataFrame, names: list[str], metrics: list[str]) -> list[tuple[dict[str, str], pd.DataFrame]]:
     """Per board the coordinates ``names`` of its best ranked methods (of the listed ones where none is ranked)."""
     out = []
     whole = leaderboard[leaderboard["subset"] == "all"] if len(leaderboard) else leaderboard

@@ -78,12 +78,15 @@ function composites(host, state) {
     const signs = made.map((key) => daggers({ ...where, metric: key, subset: "all" }));
     const sign = (row) => signs.map((one) => one.get(entry(row))).find(Boolean) || "";
     const places = ["score", ...made].map((key) => decimals(part, key));
-    const lines = part.map((row) => [vectors(row), row.head, row.role === "method" ? "" : row.role, `${sign(row)} ${show(row.score, places[0])}`.trim(), ...made.map((key, i) => show(row[key], places[i + 1]))]);
+    const lines = part.map((row) => [named(row), row.head, row.role === "method" ? "" : row.role, `${sign(row)} ${show(row.score, places[0])}`.trim(), ...made.map((key, i) => show(row[key], places[i + 1]))]);
     return el("div", {}, el("h3", {}, name),
       plainTable(["Embedding", "Head", "Role", "Score", ...made.map((key) => `${key} ${better(key) < 0 ? "↓" : "↑"}`)], lines, `Composite score ${name}`),
       part.some(sign) ? el("p", { class: "hint" }, DAGGERS) : "");
   }));
 }
+
+/** The vectors of an entry with their full name on hover. */
+const named = (row) => el("span", { title: vectors(row, (name) => name) }, vectors(row));
 
 /** A plain table: headers and rows of texts; numbers right-aligned. */
 function plainTable(headers, rows, label) {
@@ -115,7 +118,7 @@ function coverage(host) {
     return values.length ? percent(Math.min(...values)) : "";
   };
   host.replaceChildren(plainTable(["Embedding", "Information", "Modality", "Dated", ...screens.map(screen)],
-    names.map(([name, part]) => [name, told(part[0], "information"), told(part[0], "modality"), told(part[0], "dated"), ...screens.map((dataset) => share(part, dataset))]), "Coverage by embedding and dataset"));
+    names.map(([, part]) => [named(part[0]), told(part[0], "information"), told(part[0], "modality"), told(part[0], "dated"), ...screens.map((dataset) => share(part, dataset))]), "Coverage by embedding and dataset"));
 }
 
 function problems(host) {
@@ -140,7 +143,7 @@ function cost(host, state) {
 /** Any nested value as text, lists and definition lists. */
 function nested(value) {
   if (value === null || value === undefined) return "–";
-  if (Array.isArray(value) && value.every((one) => typeof one !== "object")) return value.join(", ") || "–";
+  if (Array.isArray(value) && value.every((one) => typeof one !== "object" && String(one).length <= 60)) return value.join(", ") || "–";
   if (Array.isArray(value)) return value.length ? el("ul", {}, value.map((one) => el("li", {}, nested(one)))) : "–";
   if (typeof value === "object") return el("dl", {}, Object.entries(value).map(([key, one]) => [el("dt", {}, key), el("dd", {}, nested(one))]));
   return String(value);
@@ -148,8 +151,8 @@ function nested(value) {
 
 function provenance(host) {
   const ceilings = select("ceilings");
-  const known = unique(Object.values(DATA.datasets).flatMap((facts) => Object.keys(facts)));
-  const told = (value) => (value === null || value === undefined || value === "" || (typeof value === "object" && !Object.keys(value).length) ? "" : nested(value));
+  const known = (value) => value !== null && value !== undefined && value !== "" && !(typeof value === "object" && !Object.keys(value).length);
+  const facts = Object.entries(DATA.datasets).map(([name, all]) => [name, Object.fromEntries(Object.entries(all).filter(([, value]) => known(value)))]);
   const definitions = Object.entries(DATA.metrics).map(([name, facts]) => [
     name, facts.best === "low" ? "lower" : "higher", `${finite(facts.lower) ? show(facts.lower) : "−∞"} to ${finite(facts.upper) ? show(facts.upper) : "∞"}`, facts.unit || "", facts.level || "", facts.formula || "", facts.source || "",
   ]);
@@ -157,6 +160,6 @@ function provenance(host) {
     Object.keys(DATA.provenance).length ? nested(DATA.provenance) : empty("No versions, hashes, seeds or commands were handed over."),
     el("h3", {}, "Metrics"), plainTable(["Metric", "Better", "Range", "Unit", "Level", "Definition", "Source"], definitions, "Metric definitions"),
     el("h3", {}, "Ceilings"), ceilings.length ? plainTable(["Dataset", "Split", "Genes", "Metric", "Variant", "Mean", "Bias", "Conditions", "From"],
-      ceilings.map((row) => [row.dataset, row.split || "", row.genes, row.metric, row.variant || "", show(row.value), show(row.bias), show(row.conditions), row.note || ""]), "Ceilings") : empty("No ceiling is available."),
-    el("h3", {}, "Datasets"), plainTable(["Dataset", ...known], Object.entries(DATA.datasets).map(([name, facts]) => [name, ...known.map((key) => told(facts[key]))]), "Datasets"));
+      ceilings.map((row) => [el("span", { title: row.dataset }, screen(row.dataset)), row.split || "", row.genes, row.metric, row.variant || "", show(row.value), show(row.bias), show(row.conditions), row.note || ""]), "Ceilings") : empty("No ceiling is available."),
+    el("h3", {}, "Datasets"), nested(Object.fromEntries(facts)));
 }
