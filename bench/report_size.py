@@ -19,6 +19,8 @@ import pandas as pd
 
 from embbench.report import tables
 from embbench.report.boards import OTHER, SUBSETS
+from embbench.report.critical import rank_boxes
+from embbench.report.findings import by_information, decomposition
 from embbench.report.page.bundle import make_bundle
 from embbench.report.page.write import write_page
 
@@ -108,13 +110,17 @@ def main() -> None:
     about = {n: {"best": "low", "lower": 0.0, "upper": np.inf, "level": "condition", "source": "random"} for n in names}
     facts = {d: {"controls": "halves", "simulated": True} for d in runs["dataset"].unique()}
     start = time.perf_counter()
-    made: dict[str, list[pd.DataFrame]] = {"leaderboard": [], "by_context": []}
+    made: dict[str, list[pd.DataFrame]] = {"leaderboard": [], "by_context": [], "decomposition": [], "rank_boxes": []}
     for name, subset in itertools.product(names, SUBSETS):
         part = scores[(scores["metric"] == name).to_numpy()]
         for table, make in (("leaderboard", tables.leaderboard), ("by_context", tables.by_context)):
             made[table].append(make(part, runs, ceilings, about, metric=name, subset=subset, bootstrap=100))
+        made["decomposition"].append(decomposition(part, runs, about, metric=name, subset=subset, bootstrap=100))
+        if subset == "all":
+            made["rank_boxes"].append(rank_boxes(part, runs, about, metric=name))
     shown = {name: pd.concat(parts, ignore_index=True) for name, parts in made.items()}
     shown |= {"problems": tables.problems(runs), "timings": tables.timings(runs), "chosen": tables.chosen(runs)}
+    shown |= {"by_information": by_information(shown["leaderboard"], about)}
     tabled = time.perf_counter()
     frames = SimpleNamespace(runs=runs, scores=scores, ceilings=ceilings, metrics=about, facts=facts)
     bundle = make_bundle(frames, shown, details_of(runs, size.units), {"seeds": [0]})

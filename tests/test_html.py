@@ -21,9 +21,12 @@ from hypothesis import strategies as st
 from embbench.core import UserError
 from embbench.report import tables
 from embbench.report.boards import OTHER, SUBSETS
-from embbench.report.figures.write import write_figures
+from embbench.report.critical import rank_boxes
+from embbench.report.figures.write import stem, write_figures
+from embbench.report.findings import POOLED
 from embbench.report.page.bundle import make_bundle
 from embbench.report.page.encode import decode, encode, number, pack, plain, unpack
+from embbench.report.page.names import short_names
 from embbench.report.page.write import embedded, page, write_page
 
 EVIL = "</script><img src=x onerror=window.pwned=1>"
@@ -76,7 +79,9 @@ def toy() -> tuple[SimpleNamespace, dict[str, pd.DataFrame]]:
     ]
     shown = {"leaderboard": pd.concat(made[:4]), "by_context": pd.concat(made[4:])}
     shown |= {"problems": tables.problems(runs_frame), "timings": tables.timings(runs_frame)}
-    shown |= {"chosen": tables.chosen(runs_frame), "decomposition": _decomposition()}
+    shown |= {"chosen": tables.chosen(runs_frame), "decomposition": _decomposition(), "composites": _composites()}
+    boxes = [rank_boxes(frame, runs_frame, METRICS, metric=metric) for metric in METRICS]
+    shown |= {"rank_boxes": pd.concat(boxes, ignore_index=True)}
     return SimpleNamespace(runs=runs_frame, scores=frame, ceilings=ceilings, metrics=METRICS, facts=facts), shown
 
 
@@ -84,7 +89,16 @@ def _decomposition() -> pd.DataFrame:
     where = {"metric": "l2_all", "subset": "all", "dataset": "screen_a", "split": "unseen_perturbation", "genes": "all"}
     shares = {"embedding": 0.6, "head": 0.3, "interaction": 0.1}
     spans = {f"{k}_{side}": v + d for k, v in shares.items() for side, d in (("low", -0.05), ("high", 0.05))}
-    return pd.DataFrame([{**where, **shares, **spans, "answer": "embedding", "embeddings": "go; ppi", "heads": "knn"}])
+    line = {**where, **shares, **spans, "answer": "embedding", "embeddings": "go; ppi", "heads": "knn"}
+    line |= {f"{k}_{side}": v + d for k, v in shares.items() for side, d in (("min", -0.07), ("max", 0.07))}
+    return pd.DataFrame([line, line | {"dataset": POOLED, "answer": "not told apart"}])
+
+
+def _composites() -> pd.DataFrame:
+    where = {"composite": "vcc_effects", "dataset": "screen_a", "split": "unseen_perturbation", "genes": "all"}
+    where |= {"head": "ridge", "context_embedding": "none", "role": "method"}
+    lines = [where | {"embedding": e, "score": s, "l2_all": 1.0, "config": e} for e, s in (("ppi", 0.41), ("go", 0.17))]
+    return pd.DataFrame(lines)
 
 
 def toy_details() -> dict[str, object]:
@@ -99,6 +113,7 @@ def toy_details() -> dict[str, object]:
         "conditions": {"screen_a": known},
         "examples": [{**where, **values, "neighbours": [[EVIL, 0.7], ["gene4", -0.2]], "scores": {"l2_all": 1.0}}],
         "populations": [{**where, **cells, **stats}],
+        "flags": {"oracle": "looks at the truth", "information undeclared": "nobody said"},
     }
 
 
@@ -119,6 +134,13 @@ def test_numbers_keep_four_digits(value: float) -> None:
     rounded = float(f"{value:.4g}")
     assert number(value) == "" if np.isinf(rounded) else float(number(value)) == rounded
     assert plain(value) == (None if np.isinf(rounded) else rounded)
+
+
+@settings(max_examples=50)
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_scores_keep_six_digits(value: float) -> None:
+    rounded = float(f"{value:.6g}")
+    assert number(value, 6) == "" if np.isinf(rounded) else float(number(value, 6)) == rounded
 
 
 @settings(max_examples=50)
@@ -216,6 +238,49 @@ def nothing() -> dict:
     return make_bundle(empty, {}, {}, {})
 
 
+NAMES = [f"table:path=/{folder}/{'x' * n}{end}.csv{more}" for folder in ("a", "b/c", "d/c") for n in (1, 60)
+         for end in ("1", "2") for more in ("", ":information=unknown")]  # fmt: skip
+
+
+def test_labels_are_short_and_different() -> None:
+    labels = short_names([*NAMES, "ppi", EVIL, *(f"permuted:{name}" for name in NAMES)])
+    assert len(set(labels.values())) == len(labels)
+    assert max(map(len, labels.values())) <= 45
+    assert labels["ppi"] == "ppi"
+    assert (
+        short_names(["table:path=/q/w.csv:information=unknown", "go"])["table:path=/q/w.csv:information=unknown"]
+        == "w.csv"
+    )
+
+
+def settings_differ() -> dict:
+    """A bundle whose entries differ in their features only: pca:3 is one worse everywhere, and covers little."""
+    frames, _ = toy()
+    keep = frames.runs["embedding"].isin(["none", "ppi"]) & (frames.runs["dataset"] == "screen_a")
+    runs = frames.runs[keep]
+    scores = frames.scores[frames.scores["key"].isin(runs["key"])]
+    again = {c: (lambda x: x + "b") for c in ("key", "config")}
+    twin = runs.assign(features="pca:3", **{c: make(runs[c]) for c, make in again.items()})
+    worse = scores.assign(features="pca:3", value=scores["value"] - 1, covered=scores["row"] % 4 == 0)
+    worse = worse.assign(**{c: make(scores[c]) for c, make in again.items()})
+    runs = pd.concat([runs.assign(features="raw"), twin[twin["embedding"] == "ppi"]], ignore_index=True)
+    scores = pd.concat([scores.assign(features="raw"), worse[worse["embedding"] == "ppi"]], ignore_index=True)
+    given_frames = SimpleNamespace(**vars(frames) | {"runs": runs, "scores": scores})
+    board = tables.leaderboard(scores, runs, None, METRICS, metric="l2_all", bootstrap=50)
+    return make_bundle(given_frames, {"leaderboard": board}, {"conditions": toy_details()["conditions"]}, {})
+
+
+def test_entries_that_differ_in_a_setting_are_not_averaged() -> None:
+    bundle = settings_differ()
+    got = decode(bundle["tables"]["conditions"])
+    assert set(got["features"]) == {"raw"}  # what covers little is never among the best
+    assert got.groupby(["head", "embedding"])["l2_all"].size().unique().tolist() == [60]
+    points = decode(bundle["tables"]["points"])
+    ppi = points[(points["embedding"] == "ppi") & (points["subset"] == "all")]
+    both = ppi.groupby(["head", "features"])["l2_all"].mean().unstack()
+    np.testing.assert_allclose(both["raw"] - both["pca:3"], 1.0, atol=1e-3)
+
+
 # ---- the page ------------------------------------------------------------------------------------------------------
 
 
@@ -250,6 +315,8 @@ def test_the_same_bundle_gives_the_same_page(made, tmp_path: Path) -> None:
     assert first == second
 
 
+FIGURES = {"heatmap", "boxes", "ranks", "decomposition", "progress", "contexts", "effect_norm", "n_cells", "n_train"}
+FIGURES |= {"dimension", "neighbours_k", "predictions", "neighbours", "cells", "gene_means", "gene_variances"}
 # ---- figures -------------------------------------------------------------------------------------------------------
 
 
@@ -260,16 +327,47 @@ def test_figures_are_written_alike_every_time(made, tmp_path: Path) -> None:
     board = decode(bundle["tables"]["leaderboard"])
     keep = (board["dataset"] == "screen_a") & (board["metric"] == "l2_all")
     bundle["tables"]["leaderboard"] = encode(board[keep].assign(embedding=board["embedding"].replace(EVIL, "a_$b$")))
-    first = write_figures(tmp_path / "a", bundle, ("svg", "pdf"))
+    first = write_figures(tmp_path / "a", bundle, ("svg",))
     names = {p.stem.split("-")[0] for p in first}
-    assert names == {"heatmap", "boxes", "ranks", "decomposition", "effect_norm"} | (
-        {"progress"} if "progress" in board else set()
-    )
-    for one, two in zip(first, write_figures(tmp_path / "b", bundle, ("svg", "pdf")), strict=True):
+    assert names == FIGURES
+    assert len(first) == len(set(first)) == sum(1 for _ in (tmp_path / "a").iterdir())
+    for one, two in zip(first, write_figures(tmp_path / "b", bundle, ("svg",)), strict=True):
         assert one.read_bytes() == two.read_bytes(), one.name
+    few = bundle | {"tables": {"leaderboard": bundle["tables"]["leaderboard"]}, "details": {}}
+    pages = [write_figures(tmp_path / folder, few, ("pdf",)) for folder in "cd"]
+    assert [p.read_bytes() for p in pages[0]] == [p.read_bytes() for p in pages[1]]
     text = next(p for p in first if p.name.startswith("heatmap") and p.suffix == ".svg").read_text("utf-8")
     assert ">ppi</text>" in text
     assert ">a_$b$</text>" in text
+
+
+def test_files_of_figures_are_told_apart() -> None:
+    long = "table:path=/" + "x" * 300
+    names = [
+        ("boxes", m, f"{long}/{d}.csv", "s", g) for m in ("l2_all", "l2:all") for d in "ab" for g in ("all", "ALL")
+    ]
+    made = [stem(name, {}) for name in names]
+    assert len({name.casefold() for name in made}) == len(names)
+    assert all(name.startswith("boxes-l2_all-") and len(name) < 200 for name in made)
+
+
+def test_critical_differences_are_drawn(made, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    where = {"metric": "l2_all", "subset": "all", "split": "unseen_perturbation", "genes": "all", "by": "embedding"}
+    rows = [where | {"entry": e, "mean_rank": r, "n_screens": 6, "groups": g, "critical_difference": 1.0, "label": "x"}
+            for e, r, g in (("go", 1.2, "1"), ("ppi", 1.9, "1; 2"), (EVIL, 2.9, "2"))]  # fmt: skip
+    bundle = made[2] | {"tables": made[2]["tables"] | {"ranks": encode(pd.DataFrame(rows))}}
+    names = [p.name for p in write_figures(tmp_path, bundle, ("svg",))]
+    assert sum(name.startswith("critical-l2_all-all_datasets") for name in names) == 1
+    assert sum(name.startswith("decomposition-l2_all-all_datasets") for name in names) == 1
+
+
+def test_what_is_not_ranked_is_not_the_best_of_a_figure(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    written = {p.stem.split("-")[0]: p.read_text("utf-8") for p in write_figures(tmp_path, settings_differ(), ("svg",))}
+    assert "‡ too few own conditions: not ranked" in written["heatmap"]
+    assert ">‡ ppi · pca:3</text>" in written["boxes"]
+    assert "pca:3" not in written["effect_norm"]
 
 
 def test_figures_of_an_empty_report_are_none(tmp_path: Path) -> None:
@@ -384,6 +482,81 @@ def test_sorting_by_click_and_by_keyboard(browser, report: Path) -> None:
     assert errors(browser) == []
 
 
+def test_the_best_stay_first_when_the_direction_changes(browser, report: Path) -> None:
+    from selenium.webdriver.common.by import By
+
+    opened(browser, report)
+    state = "return document.querySelector('.board th [data-key=mean]').closest('th').getAttribute('aria-sort')"
+    browser.find_element(By.CSS_SELECTOR, ".board button[data-key=mean]").click()
+    for metric, order in (("pearson_all", "descending"), ("l2_all", "ascending")):
+        choose(browser, "metric", metric)
+        assert browser.execute_script(state) == order
+        said = browser.execute_script("return document.querySelector('#winner b').textContent").split(" × ")
+        assert [column(browser, "embedding")[0], column(browser, "head")[0]] == said
+    assert errors(browser) == []
+
+
+def test_unranked_entries_never_win(browser, tmp_path: Path) -> None:
+    opened(browser, write_page(tmp_path / "settings.html", settings_differ()))
+    said = browser.execute_script("return document.querySelector('#winner b').textContent")
+    assert said == "ppi · raw × ridge"
+    assert browser.execute_script("return document.querySelector('.heat td.top1').title").startswith(said)
+    assert browser.execute_script("return document.querySelectorAll('.heat td.hatched').length") == 2
+    assert "‡" in column(browser, "rank")
+    labels = browser.execute_script(
+        "return [...document.querySelectorAll('#dependence .legend li')].map((x) => x.textContent)"
+    )
+    assert labels
+    assert not [text for text in labels if "pca:3" in text]
+    assert errors(browser) == []
+
+
+def test_one_ranked_entry_is_told_apart_from_nothing(browser, made, tmp_path: Path) -> None:
+    board = made[1]["leaderboard"]
+    one = board[(board["role"] == "method") & (board["rank"] == 1)]
+    bundle = make_bundle(made[0], {"leaderboard": one}, {}, {})
+    opened(browser, write_page(tmp_path / "one.html", bundle))
+    text = browser.execute_script("return document.getElementById('winner').textContent")
+    assert "only ranked entry" in text
+    assert "all other" not in text
+
+
+def test_panels_of_pooled_shares_and_composites(browser, report: Path) -> None:
+    opened(browser, report)
+    text = "return document.getElementById(arguments[0]).textContent"
+    shares = browser.execute_script(text, "decomposition")
+    assert "All datasets together" in shares
+    assert "not told apart" in shares
+    assert "Leaving one level out: embedding 53 % to 67 %" in shares
+    assert "vcc_effects" in browser.execute_script(text, "composites")
+    assert "0.41" in browser.execute_script(text, "composites")
+    assert errors(browser) == []
+
+
+def test_logarithmic_axes_have_ticks(browser, report: Path) -> None:
+    opened(browser, report)
+    script = """
+      const out = [];
+      for (const low of [-3, -0.3, 0, 0.29, 0.301, 1.7, 3.999])
+        for (const span of [0.01, 0.1, 0.3, 0.5, 0.9, 1, 1.7, 4, 9])
+          for (const wanted of [4, 6]) out.push(logTicks(low, low + span, wanted).length);
+      return out;"""
+    found = browser.execute_script(script)
+    assert min(found) >= 2
+    assert max(found) <= 12
+
+
+def test_print_fits_the_paper(browser, report: Path) -> None:
+    opened(browser, report, 1039)  # A4, landscape, without its margins
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    try:
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= 1039
+        shown = "return getComputedStyle(document.querySelector(arguments[0])).display"
+        assert browser.execute_script(shown, ".spark") == browser.execute_script(shown, ".legend.sparks") == "none"
+    finally:
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+
+
 def test_filters(browser, report: Path) -> None:
     from selenium.webdriver.common.by import By
 
@@ -409,9 +582,11 @@ def test_names_are_text(browser, report: Path) -> None:
         choose(browser, "dataset", dataset)
         assert browser.execute_script("return window.pwned") is None
         assert browser.execute_script("return document.images.length") == 0
-    assert EVIL in column(browser, "embedding")
+    titles = "return [...document.querySelectorAll('.board tbody th')].map((cell) => cell.title)"
+    assert EVIL in browser.execute_script(titles)
+    assert short_names([EVIL])[EVIL] in column(browser, "embedding")
     assert browser.execute_script("return document.title") == EVIL
-    assert EVIL in browser.execute_script("return document.getElementById('problems').textContent")
+    assert EVIL in browser.execute_script("return document.getElementById('problems').textContent")  # the reason
     assert EVIL in browser.execute_script("return document.getElementById('predictions').textContent")
     assert errors(browser) == []
 

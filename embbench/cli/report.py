@@ -134,6 +134,10 @@ def _sheets(tables: Mapping[str, pd.DataFrame], frames: Frames, names: list[str]
             each = contexts[((contexts["metric"] == name) & (contexts["subset"] == "all")).to_numpy()]
             sheets += layout.context_sheets(each, frames.metrics, frames.facts) if len(each) else []
     first = {k: t[(t["metric"] == names[0]).to_numpy()] if "metric" in t else t for k, t in tables.items()}
+    # small grids have no crossed panel and one kind of information: the CSV says so, the terminal need not
+    first["decomposition"] = first["decomposition"][first["decomposition"]["embedding"].notna().to_numpy()]
+    if first["by_information"]["information"].nunique() < 2:
+        del first["by_information"]
     return sheets + layout.answer_sheets(first) + layout.problem_sheets(tables["problems"])
 
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import asdict, dataclass, replace
+from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 
 from embbench.core import CellView, PerturbationDataset, UserError, view_cells
+from embbench.datasets import _rare
 from embbench.numerics import de
 
 TESTS = ("wilcoxon", "welch", "donor")
+MIN_CELLS = 30  # below it, tests lose what power they have or their level
+SHOWN = 8  # conditions that a report names
 PAIRED, UNPAIRED = 3, 2  # fewest donors of a paired test; on either side of an unpaired one
 NOTE = "own target genes keep their labels; metrics in _notarget leave them out"
 
@@ -24,16 +30,17 @@ class LabelOptions:
     Parameters
     ----------
     test : ``wilcoxon`` (rank-sum, tie and continuity corrected, cells of all batches together), ``welch`` (t test on
-        log1p expression), or ``donor``: mean log1p expression per batch, paired over batches that hold perturbed and
+        log1p expression, variances moderated), both guarded by an exact test of detection for genes that too few
+        cells express; or ``donor``: mean log1p expression per batch, paired over batches that hold perturbed and
         control cells where there are three or more, else Welch between batch means with two or more on either side.
         Cells of a donor are no independent repeats, so where batches are donors only this test keeps its level.
     level : of Benjamini-Hochberg p values within a condition over its tested genes.
     min_cells : conditions with fewer cells are not tested.
-    min_expressed : a gene is tested when at least this share (below 1) or number (from 1) of the perturbed or of the
-        control cells has it detected.
+    min_expressed : a gene is tested when at least this share (below 1) or number (from 1) of the perturbed and control
+        cells together has it detected, whichever they are; see `_rare.enough`.
     min_log2fc : smallest |log2fc| of a label other than 0.
     equal_cells : test this many cells of every condition, a seeded choice, because the number of significant genes
-        grows with the number of cells; conditions with fewer are not tested.
+        grows with the number of cells; conditions with fewer are not tested. At least ``min_cells``.
     pseudocount : of log2fc, in counts per million.
     donor_cells : batches with fewer cells of a group have no mean of it (``donor``).
     seed : of the choice of cells.
@@ -50,7 +57,7 @@ class LabelOptions:
 
     test: str = "wilcoxon"
     level: float = 0.05
-    min_cells: int = 10
+    min_cells: int = MIN_CELLS
     min_expressed: float = 0.05
     min_log2fc: float = 0.0
     equal_cells: int | None = None
@@ -63,13 +70,20 @@ class LabelOptions:
             raise UserError(f"labels: test must be one of {', '.join(TESTS)}, got {self.test!r}")
         least = {"min_cells": 2, "min_expressed": 0, "min_log2fc": 0, "equal_cells": 2, "donor_cells": 1, "seed": 0}
         for name, low in least.items():
-            value = getattr(self, name)
-            if value is not None and not (value >= low and np.isfinite(value)):
-                raise UserError(f"labels: {name} must be >= {low}, got {value}")
-        if not 0 < self.level < 1:
+            whole = name not in ("min_expressed", "min_log2fc")
+            if (value := getattr(self, name)) is not None or name != "equal_cells":
+                _number(name, value, whole=whole)
+                if value < low:
+                    raise UserError(f"labels: {name} must be >= {low}, got {value}")
+        if not 0 < _number("level", self.level) < 1:
             raise UserError(f"labels: level must lie between 0 and 1, got {self.level}")
-        if not (self.pseudocount > 0 and np.isfinite(self.pseudocount)):
+        if not _number("pseudocount", self.pseudocount) > 0:
             raise UserError(f"labels: pseudocount must be > 0 counts per million, got {self.pseudocount}")
+        if self.equal_cells is not None and self.equal_cells < self.min_cells:
+            raise UserError(
+                f"labels: equal_cells must be >= min_cells = {self.min_cells}, got {self.equal_cells}; tests of fewer "
+                f"cells need min_cells={self.equal_cells} as well"
+            )
 
 
 class _Controls:
@@ -78,34 +92,35 @@ class _Controls:
     def __init__(self, view: CellView, context: int, options: LabelOptions) -> None:
         cells = view.controls(context)
         self.options, self.cells = options, len(cells)
-        self.detected, self.counts = (cells > 0).sum(axis=0), de.mean_counts(cells)
+        self.detected, self.counts = _detected(cells), de.mean_counts(cells)
         if options.test == "wilcoxon":
             self.sorted = de.SortedControls(cells)
         elif options.test == "welch":
-            self.mean, self.variance = _moments(cells)
+            self.mean, self.variance = _rare.moments(cells)
         else:
-            self.donors = _donor_means(cells, view.batches(context), options.donor_cells)
+            self.donors = _rare.donor_means(cells, view.batches(context), options.donor_cells)
 
     def tested(self, cells: np.ndarray) -> np.ndarray:
-        """Genes (g,) that enough of the cells of either group express."""
-        least, detected = self.options.min_expressed, (cells > 0).sum(axis=0)
-        if least >= 1:
-            return np.maximum(detected, self.detected) >= least
-        return (detected >= least * len(cells)) | (self.detected >= least * self.cells)
+        """Genes (g,) that enough of the cells of both groups together express."""
+        return _rare.enough(_detected(cells) + self.detected, len(cells), self.cells, self.options.min_expressed)
 
     def p_values(self, cells: np.ndarray, batches: np.ndarray) -> tuple[np.ndarray, str]:
         """Two-sided p (g,), NaN where the test says nothing, and how it was tested."""
-        if self.options.test == "wilcoxon":
-            return self.sorted.test(cells).p, "wilcoxon"
-        if self.options.test == "welch":
-            return de.welch(*_moments(cells), len(cells), self.mean, self.variance, self.cells)[1], "welch"
-        own = _donor_means(cells, batches, self.options.donor_cells)
+        test = self.options.test
+        if test != "donor":
+            if test == "wilcoxon":
+                p = self.sorted.test(cells).p
+            else:
+                p = _rare.welch_p((*_rare.moments(cells), len(cells)), (self.mean, self.variance, self.cells))
+            seen = _detected(cells)
+            return _rare.guarded(p, seen, seen + self.detected, len(cells), self.cells, _rare.RARE[test]), test
+        own = _rare.donor_means(cells, batches, self.options.donor_cells)
         both = sorted(own.keys() & self.donors.keys())
         if len(both) >= PAIRED:
             return de.paired(np.stack([own[b] - self.donors[b] for b in both]))[1], "paired over donors"
         if min(len(own), len(self.donors)) >= UNPAIRED:
             a, b = (np.stack([means[d] for d in sorted(means)]) for means in (own, self.donors))
-            return de.welch(*_moments(a), len(a), *_moments(b), len(b))[1], "between donors"
+            return de.welch(*_rare.moments(a), len(a), *_rare.moments(b), len(b))[1], "between donors"
         return np.full(cells.shape[1], np.nan), "too few donors"
 
 
@@ -130,9 +145,11 @@ def label_screen(data: PerturbationDataset, options: LabelOptions) -> Perturbati
     Raises
     ------
     UserError
-        The screen has no (perturbed) cells, or no condition can be tested.
+        The screen has no (perturbed) cells, is labelled already, has no batches (``donor``), or nothing can be tested.
     """
     view = _cells(data)
+    if options.test == "donor":
+        _check_batches(data, view)
     shared = data.meta.get("controls") == "shared"
     halves = ("all",) if shared else ("A", "B")
     found = {half: _blank(data.effects.shape) for half in halves}
@@ -155,7 +172,7 @@ def label_screen(data: PerturbationDataset, options: LabelOptions) -> Perturbati
         truth_labels_tested=judged["labels_tested"],
         log2fc=judged["log2fc"],
         padj=judged["padj"],
-        meta={**meta, "labels": _summary(judged, how, options, shared=shared)},
+        meta={**meta, "labels": _summary(judged, how, options, shared=shared) | {"small": _small(data, view)}},
     )
 
 
@@ -170,6 +187,7 @@ def label_report(data: PerturbationDataset) -> list[str]:
         f"(pseudocount {facts['pseudocount']:g} CPM), cells per condition: {cells}",
         f"controls: {facts['controls']}",
         *(f"conditions: {n} {why}" for why, n in facts["conditions"].items()),
+        *_notice(facts),
         f"tested genes per condition: median {facts['tested_median']:g}",
         f"genes labelled up or down per condition: median {facts['labelled_median']:g}, up {facts['up']}, "
         f"down {facts['down']} in all",
@@ -177,8 +195,30 @@ def label_report(data: PerturbationDataset) -> list[str]:
     ]
 
 
+def _small(data: PerturbationDataset, view: CellView) -> dict[str, int]:
+    """Cells of the conditions with fewer than `MIN_CELLS`, by name (and context where there are several)."""
+    several = len(set(data.context_codes.tolist())) > 1
+    names = [f"{c} ({x})" if several else c for c, x in zip(data.conditions, data.contexts, strict=True)]
+    cells = {name: len(view.perturbed_batches(row)) for row, name in enumerate(names)}
+    return {name: n for name, n in cells.items() if n < MIN_CELLS}
+
+
+def _notice(facts: dict[str, Any]) -> list[str]:
+    """The line that names conditions with few cells."""
+    small = facts["small"]
+    if not small:
+        return []
+    shown = ", ".join(f"{name} {n}" for name, n in list(small.items())[:SHOWN])
+    more = f" and {len(small) - SHOWN} more" if len(small) > SHOWN else ""
+    least = max(facts["min_cells"], facts["equal_cells"] or 0)
+    what = "not tested" if least >= MIN_CELLS else f"hardly any power, and not tested below {least}"
+    return [f"notice: {len(small)} conditions have fewer than {MIN_CELLS} cells ({what}): {shown}{more}"]
+
+
 def _cells(data: PerturbationDataset) -> CellView:
     """The perturbed cells of all rows, opened."""
+    if data.meta.get("labels"):
+        raise UserError(f"labels: {data.name} is labelled already; name the screen itself, labelled:NAME")
     if data.cells is None:
         raise UserError(
             f"labels of {data.name}: this screen has no single cells; import it with --cells all, or read published "
@@ -188,6 +228,20 @@ def _cells(data: PerturbationDataset) -> CellView:
     if kept in ("controls", "none"):
         raise UserError(f"labels of {data.name}: the screen was imported with --cells {kept}; import it with all")
     return view_cells(data.cells, np.arange(len(data)))
+
+
+def _check_batches(data: PerturbationDataset, view: CellView) -> None:
+    """`UserError` unless some context holds cells of two batches."""
+    codes = data.context_codes
+    for context in np.unique(codes).tolist():
+        rows = np.flatnonzero(codes == context).tolist()
+        own = [view.batches(context), *(view.perturbed_batches(row) for row in rows)]
+        if len(np.unique(np.concatenate(own))) > 1:
+            return
+    raise UserError(
+        f"labels of {data.name}: test=donor needs cells of several donors in a context; this screen has no batches; "
+        "import it with --batch-key, or use test=wilcoxon or welch"
+    )
 
 
 def _blank(shape: tuple[int, int]) -> Arrays:
@@ -233,21 +287,17 @@ def _test_row(
     return " / ".join(dict.fromkeys(ways))
 
 
-def _moments(cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Means and unbiased variances (g,), float64; variances NaN for fewer than two cells."""
-    mean, variance = np.full((2, cells.shape[1]), np.nan)
-    for block in de.gene_blocks(*cells.shape) if len(cells) else ():
-        part = cells[:, block].astype(np.float64)
-        mean[block] = part.mean(axis=0)
-        if len(cells) > 1:
-            variance[block] = np.where((part == part[0]).all(axis=0), 0.0, part.var(axis=0, ddof=1))
-    return mean, variance
+def _detected(cells: np.ndarray) -> np.ndarray:
+    """Cells that express each gene, (g,)."""
+    return (cells > 0).sum(axis=0)
 
 
-def _donor_means(cells: np.ndarray, batches: np.ndarray, least: int) -> dict[int, np.ndarray]:
-    """Mean expression (g,), float64, of each batch with enough cells."""
-    codes, counts = np.unique(batches, return_counts=True)
-    return {int(b): cells[batches == b].mean(axis=0, dtype=np.float64) for b in codes[counts >= least]}
+def _number(name: str, value: object, *, whole: bool = False) -> float:
+    """A finite (whole) number; `UserError` says what else it is."""
+    kind = Integral if whole else Real
+    if isinstance(value, bool) or not isinstance(value, kind) or not math.isfinite(value):
+        raise UserError(f"labels: {name} must be a {'whole ' if whole else ''}number, got {value!r}")
+    return float(value)
 
 
 def _summary(judged: Arrays, how: Counter[str], options: LabelOptions, *, shared: bool) -> dict[str, object]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from embbench.core import PerturbationDataset, UserError
-from embbench.datasets._labels import LabelOptions, label_screen
+from embbench.datasets._labels import MIN_CELLS, LabelOptions, label_screen
 from embbench.numerics import de
 
 
@@ -28,7 +28,7 @@ class Labelled:
         of: PerturbationDataset | None = None,
         test: str = "wilcoxon",
         level: float = 0.05,
-        min_cells: int = 10,
+        min_cells: int = MIN_CELLS,
         min_expressed: float = 0.05,
         min_log2fc: float = 0.0,
         equal_cells: int | None = None,

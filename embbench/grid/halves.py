@@ -125,7 +125,7 @@ def from_cells(
                 continue
             pred, seen = _pair(kind, source, [moved[where[column]] for column in needed], needed[0][1][0])
             for name in names:
-                given = (pred, _judge(recipes[name], kind, truth, seen))
+                given = (pred, _judge(recipes[name], kind, truth, seen, source))
                 if (
                     recipes[name] == "tests"
                 ):  # the test stays that of the observed cells: the resample is the prediction
@@ -135,12 +135,14 @@ def from_cells(
         yield from _variants(name, metric, recipes[name], scores, source)
 
 
-def _judge(recipe: str, kind: str, truth: Truth, seen: np.ndarray) -> Truth:
+def _judge(recipe: str, kind: str, truth: Truth, seen: np.ndarray, source: Resampler) -> Truth:
     """What a pair's prediction is judged against."""
     if recipe.startswith("systema"):
         # both sides hold the same control noise, that of half B, and so must the centroid that is taken from them
         return replace(truth, effects=seen, centroid=truth.centroid_truth)
-    if recipe == "debiased" and kind == "squared":  # `_variants` takes away the variance that the splits have
+    if (
+        recipe == "debiased" and kind == "squared" and not source.shared
+    ):  # `_variants` takes away the variance that the splits have
         return replace(truth, effects=seen, variance=np.asarray(truth.variance) * 0)
     return replace(truth, effects=seen)
 
@@ -208,6 +210,8 @@ def _variants(
     if recipe in ("squared", "debiased"):
         power = 2.0 if family_of(name) in ROOTED else 1.0
         values = _errors(scores[name, "squared"], power, debiased=recipe == "debiased")
+        if recipe == "debiased" and source.shared:  # fixed controls leave less error than the variance says
+            values = _nanmean(scores[name, "squared"])
         yield made("noise_free", values, "half differences" + fixed)
     elif recipe in ("correlation", "systema"):
         half = np.maximum(_nanmean(scores[name, "halves" if recipe == "correlation" else "own"]), 0.0)

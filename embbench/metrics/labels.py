@@ -137,8 +137,9 @@ def _macro(values: list[np.ndarray]) -> np.ndarray:
 
 WHERE = {
     "condition": "Over the tested genes of a condition",
-    "gene": "Of each gene over the context's conditions that test it, then the mean over genes where defined (row "
-    "values are its linearisation: their mean over the context is the score, one of them may leave 0..1)",
+    "gene": "Of each gene over the tested conditions of a fold and context, then the mean over genes where defined; it "
+    "depends on how many conditions a fold holds, so only scores of one split compare (row "
+    "values are its linearisation: their mean over fold and context is the score, one of them may leave 0..1)",
 }
 COUNTED = (
     "The predicted class is the most probable, every tie is none. Classes absent from the truth of the {where} are "

@@ -9,6 +9,7 @@ import numpy as np
 
 from embbench.report.figures.draw import CEILING, MOST, axis_title, note, rgb, sign_of, span
 from embbench.report.figures.labels import (
+    BARE,
     COLOURS,
     daggers,
     entries,
@@ -49,7 +50,7 @@ def boxes(figure: Any, tables: Mapping[str, pd.DataFrame], bundle: Mapping[str, 
         axes.axhspan(*np.quantile(ceiling, (0.1, 0.9)), color=CEILING, alpha=0.16, linewidth=0)
         axes.axhline(ceiling.mean(), color=CEILING, linewidth=1.5, label="ceiling (mean; band: middle 80 %)")
     base = board[((board["role"] == "baseline") & board["mean"].notna()).to_numpy()].reset_index(drop=True)
-    base = base[vectors(base, bundle) == "no embedding"].head(len(DASHES)) if len(base) else base
+    base = base[[name.startswith(BARE) for name in vectors(base, bundle)]].head(len(DASHES)) if len(base) else base
     for dash, row in zip(DASHES, base.to_dict("records"), strict=False):
         axes.axhline(row["mean"], color="#535b66", linewidth=1.1, linestyle=dash, label=row["head"])
     axes.set_ylabel(axis_title(bundle, metric))

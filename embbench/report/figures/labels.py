@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#9a8f00", "#444b54")
 MARKERS = ("o", "s", "^", "D", "P", "X", "v", "_")
 NOT_SAID = "not said"
+BARE = "no embedding"
+OF_VECTORS = ("combine", "features", "scope", "graph")  # say nothing of an entry without vectors
 LENGTH = 40  # characters of a label in a figure
 
 
@@ -41,16 +43,16 @@ def vectors(frame: pd.DataFrame, bundle: Mapping[str, Any]) -> np.ndarray:
     out = []
     for row in frame.to_dict("records"):
         names = [row[c] for c in ("embedding", "context_embedding") if row.get(c, "none") not in ("none", "")]
-        rest = [(c, str(row.get(c, ""))) for c in more]
+        rest = [(c, str(row.get(c, ""))) for c in more if names or c not in OF_VECTORS]
         said = [value if c == "features" else f"{c}={value}" for c, value in rest if value not in ("none", "")]
-        out.append(" · ".join([" / ".join(short.get(n, n) for n in names) or "no embedding", *said]))
+        out.append(" · ".join([" / ".join(short.get(n, n) for n in names) or BARE, *said]))
     return np.array(out, dtype=object)
 
 
 def entries(frame: pd.DataFrame, bundle: Mapping[str, Any]) -> np.ndarray:
     """Vectors and head of each row, shape (n,)."""
     pairs = zip(vectors(frame, bundle), frame["head"], strict=True)
-    return np.array([h if v == "no embedding" else f"{v} × {h}" for v, h in pairs], dtype=object)
+    return np.array([h + v[len(BARE) :] if v.startswith(BARE) else f"{v} × {h}" for v, h in pairs], dtype=object)
 
 
 def daggers(board: pd.DataFrame, bundle: Mapping[str, Any]) -> dict[str, str]:

@@ -124,7 +124,7 @@ function boxes(host, state) {
   const signs = daggers(boardOf(state));
   const marked = (row) => (row.role === "oracle" ? "" : signs.get(entry(row)) ?? "");
   const rows = boxRows(points, better(metric), (row) => row[metric], text, { marked });
-  const lines = board.filter((row) => row.role === "baseline" && vectors(row) === "no embedding" && finite(row.mean)).slice(0, 5)
+  const lines = board.filter((row) => row.role === "baseline" && bare(row) && finite(row.mean)).slice(0, 5)
     .map((row, i) => ({ kind: `floor dash${i % 5}`, value: row.mean, label: `${row.head} ${show(row.mean)}` }));
   const ceilings = boardPoints(state, ["ceiling"]).map((row) => row[metric]).sort((a, b) => a - b);
   const band = ceilings.length ? { low: quantile(ceilings, 0.1), middle: mean(ceilings), high: quantile(ceilings, 0.9) } : null;

@@ -78,13 +78,16 @@ function relabelled(text) {
   return long.reduce((out, [name, label]) => out.split(name).join(label), String(text ?? ""));
 }
 
+const OF_VECTORS = new Set(["combine", "features", "scope", "graph"]); // say nothing where there are none
+
 /** The vectors of an entry: embedding, context embedding, and what else tells it apart. */
 function vectors(row, name = called) {
   const names = [row.embedding, row.context_embedding].filter((one) => one && one !== "none").map(name);
-  const more = VARYING.map((key) => [key, row[key]]).filter(([, value]) => value && value !== "none").map(([key, value]) => (key === "features" ? value : `${key}=${value}`));
+  const more = VARYING.filter((key) => names.length || !OF_VECTORS.has(key)).map((key) => [key, row[key]]).filter(([, value]) => value && value !== "none").map(([key, value]) => (key === "features" ? value : `${key}=${value}`));
   return [names.join(" / ") || "no embedding", ...more].join(" · ");
 }
-const joined = (names, head) => (names === "no embedding" ? head : `${names} × ${head}`);
+const joined = (names, head) => (names.startsWith("no embedding") ? head + names.slice(12) : `${names} × ${head}`);
+const bare = (row) => [row.embedding, row.context_embedding].every((name) => !name || name === "none");
 const entry = (row) => joined(vectors(row), row.head);
 const whole = (row) => joined(vectors(row, (name) => name), row.head);
 
@@ -103,7 +106,7 @@ function told(row, what) {
   }
   return "";
 }
-const modality = (row) => told(row, "modality") || (vectors(row) === "no embedding" ? "none" : "not said");
+const modality = (row) => told(row, "modality") || (bare(row) ? "none" : "not said");
 
 const better = (metric) => ((DATA.metrics[metric] || {}).best === "low" ? -1 : 1);
 

@@ -109,7 +109,7 @@ function pairs(host, state) {
 }
 
 function coverage(host) {
-  const rows = select("leaderboard", { subset: "all" }).filter((row) => vectors(row) !== "no embedding" && !["permuted", "oracle"].includes(row.role) && finite(row.coverage));
+  const rows = select("leaderboard", { subset: "all" }).filter((row) => !bare(row) && !["permuted", "oracle"].includes(row.role) && finite(row.coverage));
   const screens = unique(rows.map((row) => row.dataset));
   const names = [...groups(rows, vectors)];
   if (!names.length) return host.replaceChildren(empty("No entry of this report uses an embedding."));
