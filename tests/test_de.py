@@ -14,7 +14,9 @@ from scipy import stats
 
 from embbench.checks import toy_screen
 from embbench.core import CellView, PerturbationDataset, UserError
+from embbench.datasets import _rare
 from embbench.datasets._labels import LabelOptions, label_report, label_screen
+from embbench.datasets.labelled import Labelled
 from embbench.datasets.simulator import Simulator
 from embbench.numerics import de
 
@@ -156,15 +158,32 @@ def screen():
     return Simulator(n_perturbations=10, n_genes=60, controls_per_context=120, level="cells").load()
 
 
+def moderated_by_hand(x, y, borrowed=20):
+    """Welch with each variance drawn to the pooled one; degrees of freedom grow with it."""
+    freedom = len(x) - 1, len(y) - 1
+    pooled = (freedom[0] * x.var(axis=0, ddof=1) + freedom[1] * y.var(axis=0, ddof=1)) / sum(freedom)
+    own = [
+        (borrowed * pooled + f * z.var(axis=0, ddof=1)) / (borrowed + f) / len(z)
+        for z, f in zip((x, y), freedom, strict=True)
+    ]
+    df = sum(own) ** 2 / sum(s**2 / (borrowed + f) for s, f in zip(own, freedom, strict=True))
+    return 2 * stats.t.sf(np.abs(x.mean(axis=0) - y.mean(axis=0)) / np.sqrt(sum(own)), df)
+
+
 def by_hand(data, row, half, test="wilcoxon"):
     """p values of a row against one half, scipy alone."""
     x = data.cells.perturbed(row).astype(float)
     y = data.cells.controls(int(data.context_codes[row]), half).astype(float)
-    keep = np.maximum((x > 0).mean(axis=0), (y > 0).mean(axis=0)) >= 0.05
+    m, k, seen = len(x), len(y), (x > 0).sum(axis=0)
+    pooled, small = seen + (y > 0).sum(axis=0), min(m, k)
+    keep = pooled >= 0.05 * min(m + k, 10 * small)
     if test == "wilcoxon":
-        p = stats.mannwhitneyu(x, y, axis=0, method="asymptotic").pvalue
+        p, limit = stats.mannwhitneyu(x, y, axis=0, method="asymptotic").pvalue, 10
     else:
-        p = stats.ttest_ind(x, y, equal_var=False).pvalue
+        p, limit = moderated_by_hand(x, y), 20
+    tails = stats.hypergeom(m + k, pooled, m)
+    exact = np.minimum(2 * np.minimum(tails.cdf(seen), tails.sf(seen - 1)), 1)
+    p = np.where(pooled * small / (m + k) < limit, np.maximum(p, exact), p)
     padj = np.full(len(p), np.nan)
     padj[keep] = stats.false_discovery_control(p[keep])
     counts = [np.expm1(z).mean(axis=0) * 100 + 1 for z in (x, y)]
@@ -282,14 +301,14 @@ def test_one_donor_is_not_tested():
     one = PerturbationDataset("one", np.zeros((1, 200), np.float32), "delta", np.array([f"G{i}" for i in range(200)]),
                               (("P",),), np.array(["x"]), cells=cells)  # fmt: skip
     with pytest.raises(UserError, match="shared or 2 donors"):
-        label_screen(one, LabelOptions("donor"))
+        label_screen(one, LabelOptions("donor", min_cells=2))
 
 
 def test_min_expressed_counts_or_shares(screen):
     row, context = 4, int(screen.context_codes[4])
     seen = [(x > 0).sum(axis=0) for x in (screen.cells.perturbed(row), screen.cells.controls(context, "B"))]
     out = label_screen(screen, LabelOptions(min_expressed=30))
-    np.testing.assert_array_equal(out.truth_labels_tested[row], np.maximum(*seen) >= 30)
+    np.testing.assert_array_equal(out.truth_labels_tested[row], sum(seen) >= 30)
     observed = np.ones(screen.effects.shape, bool)
     observed[row, 3] = False
     out = label_screen(replace(screen, observed=observed), LabelOptions(min_expressed=0))
@@ -306,3 +325,97 @@ def test_what_cannot_be_labelled(screen):
                   {"pseudocount": 0}, {"seed": -1}, {"min_log2fc": float("nan")}, {"donor_cells": 0}):  # fmt: skip
         with pytest.raises(UserError, match=next(iter(wrong))):
             LabelOptions(**wrong)
+    with pytest.raises(UserError, match="labelled already"):
+        label_screen(label_screen(screen, LabelOptions()), LabelOptions())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"level": "abc"}, "level must be a number, got 'abc'"),
+        ({"level": True}, "level must be a number, got True"),
+        ({"equal_cells": 20.5}, "equal_cells must be a whole number, got 20.5"),
+        ({"min_cells": None}, "min_cells must be a whole number, got None"),
+        ({"min_log2fc": float("nan")}, "min_log2fc must be a number, got nan"),
+        ({"equal_cells": 20}, "equal_cells must be >= min_cells = 30, got 20; .* min_cells=20"),
+    ],
+)
+def test_options_say_what_is_wrong(wrong, says):
+    with pytest.raises(UserError, match=f"^labels: {says}"):
+        Labelled(of=object(), **wrong)
+
+
+def test_options_may_be_numpy_numbers():
+    assert LabelOptions(level=np.float32(0.01), equal_cells=np.int64(30)).equal_cells == 30
+
+
+@dataclass(frozen=True)
+class Null:
+    """Cells of one population, sparse as counts are: whatever is labelled is false."""
+
+    cells: int
+    seed: int
+    batch: int = 0
+
+    def controls(self, context: int, half: str = "A") -> np.ndarray:
+        return self._draw(400, "AB".find(half) + 1)
+
+    def perturbed(self, row: int) -> np.ndarray:
+        return self._draw(self.cells, 10 + row)
+
+    def batches(self, context: int, half: str = "A") -> np.ndarray:
+        return np.full(400, self.batch)
+
+    def perturbed_batches(self, row: int) -> np.ndarray:
+        return np.full(self.cells, self.batch)
+
+    def _draw(self, cells, salt):
+        rng = np.random.default_rng([self.seed, salt])
+        rate = np.exp(np.random.default_rng(self.seed).uniform(-5, 1.5, 250))
+        return np.log1p(5 * rng.poisson(rate * rng.gamma(0.7, 1 / 0.7, (cells, 250)))).astype(np.float32)
+
+
+def null(cells, conditions=40, seed=3):
+    """A screen of conditions that change nothing."""
+    return PerturbationDataset("null", np.zeros((conditions, 250), np.float32), "delta",
+                               np.array([f"G{i}" for i in range(250)]), tuple((f"P{i}",) for i in range(conditions)),
+                               np.array(["x"] * conditions), cells=Null(cells, seed))  # fmt: skip
+
+
+@pytest.mark.parametrize("test", ["wilcoxon", "welch"])
+@pytest.mark.parametrize("cells", [10, 30, 100])
+def test_conditions_that_change_nothing_have_no_labels(test, cells):
+    """P(any false label of a condition) is about the level."""
+    out = label_screen(null(cells), LabelOptions(test, min_cells=10))
+    assert out.truth_labels_tested.sum(axis=1).min() > 100
+    false = np.concatenate([out.labels, out.truth_labels]) != 0
+    assert false.any(axis=1).mean() <= 0.1
+
+
+def test_what_only_a_small_group_expresses_is_found():
+    """Off in 1,000 controls, on in 20 of 30 cells: 2 % of all cells, but no filter or guard hides it."""
+    x, y = np.zeros((30, 2)), np.zeros((1000, 2))
+    x[:20, 0], x[0, 1] = 1, 1
+    seen = (x > 0).sum(axis=0)
+    np.testing.assert_array_equal(_rare.enough(seen, 30, 1000, 0.05), [True, False])
+    p = _rare.guarded(de.wilcoxon(x, y).p, seen, seen, 30, 1000, 10)
+    back = _rare.guarded(de.wilcoxon(y, x).p, np.zeros(2, int), seen, 1000, 30, 10)
+    np.testing.assert_allclose(p, back)
+    assert p[0] < 1e-20
+    assert p[1] == pytest.approx(stats.fisher_exact([[1, 29], [0, 1000]], "greater").pvalue * 2)
+
+
+def test_small_conditions_are_named():
+    out = label_screen(null(12, conditions=10), LabelOptions(min_cells=10))
+    line = next(line for line in label_report(out) if line.startswith("notice"))
+    assert line == (
+        "notice: 10 conditions have fewer than 30 cells (hardly any power, and not tested below 10): "
+        "P0 12, P1 12, P2 12, P3 12, P4 12, P5 12, P6 12, P7 12 and 2 more"
+    )
+    with pytest.raises(UserError, match="10 not tested, fewer than 30 cells"):
+        label_screen(null(12, conditions=10), LabelOptions())
+
+
+def test_donors_need_batches():
+    with pytest.raises(UserError, match="this screen has no batches; import it with --batch-key"):
+        label_screen(null(30, conditions=2), LabelOptions("donor"))

@@ -105,7 +105,7 @@ def write_and_show(
 
         picture(terminal(sheets[:1], width=120), more["svg"], width=120, title=f"embbench report {folder}")
     if more.get("html") is not None or more.get("figures") is not None:
-        _page(results, known, frames, tables, names, more)
+        _page(results, known, frames, tables, names, {**more, "coverage": coverage})
 
 
 def _variant(ceilings: pd.DataFrame, variant: str) -> pd.DataFrame:
@@ -154,7 +154,8 @@ def _page(
     from embbench.report.page.bundle import make_bundle
 
     metric = known.parse("metrics", names[0]).make()
-    details = details_of(results, known, frames.runs, frames.scores, (names[0], metric))
+    chosen = (names[0], metric)
+    details = details_of(results, known, frames.runs, frames.scores, chosen, more["coverage"])
     page = f"embbench report {results.folder.name} --html report.html"
     bundle = make_bundle(frames, tables, details, provenance_of(results, page))
     if more.get("html") is not None:

@@ -33,7 +33,7 @@ def enough(pooled: np.ndarray, cells: int, other: int, least: float) -> np.ndarr
 
 
 def guarded(p: np.ndarray, seen: np.ndarray, pooled: np.ndarray, cells: int, other: int, limit: float) -> np.ndarray:
-    """p (g,), and for rarely expressed genes no smaller than that of Fisher's exact test of expressed or not.
+    """P values (g,); those of rarely expressed genes are no smaller than that of an exact test of expressed or not.
 
     Normal and t approximations are far off where few cells of the smaller group are expected to express the gene,
     ``pooled x smaller / (cells + other) < limit``: an expressing cell or two suffice there. Given how many cells
@@ -101,7 +101,7 @@ def welch_p(own: Moments, control: Moments) -> np.ndarray:
     --------
     >>> one = (np.ones(1), np.ones(1), 10)
     >>> float(welch_p(one, (np.zeros(1), np.ones(1), 10))[0].round(4))
-    0.0299
+    0.0292
     """
     (mean, variance, n), (mean_c, variance_c, k) = own, control
     if min(n, k) < 2:

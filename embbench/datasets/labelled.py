@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from embbench.core import PerturbationDataset, UserError
-from embbench.datasets._labels import MIN_CELLS, LabelOptions, label_screen
+from embbench.datasets._label_options import MIN_CELLS, LabelOptions
+from embbench.datasets._labels import label_screen
 from embbench.numerics import de
 
 

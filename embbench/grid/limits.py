@@ -13,6 +13,10 @@ from embbench.grid.ceiling import Ceiling, ceilings
 from embbench.grid.results import Results
 from embbench.grid.score import truth_of
 
+CODE = (
+    *("embbench.grid.ceiling", "embbench.grid.halves", "embbench.grid.resample"),
+    *("embbench.numerics.resample", "embbench.numerics.shrinkage"),
+)
 OUTER, INNER = 10, 10  # resamples of batches, and of cells within each
 
 
@@ -34,7 +38,7 @@ def limits_of(
         "data": results.facts(key)["dataset"],
         "rows": array_digest(at["rows"], at["train"]),
         "draws": [OUTER, INNER, run.samples],
-        "code": [REVISION, code_of(ceilings.__module__)],
+        "code": [REVISION, *map(code_of, CODE)],
     }
     path = results.path("ceilings", digest(own))
     kept = results.valid(path, "ceilings")

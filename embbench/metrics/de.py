@@ -119,8 +119,8 @@ spearman_lfc_sig = _metric(_spearman, f"{CELL_EVAL} de_spearman_lfc_sig, on pred
 WHERE = {
     "condition": "Over the tested genes of a condition",
     "gene": "Of each gene over the tested conditions of a fold and context, then the mean over genes where defined; it "
-    "depends on how many conditions a fold holds, so only scores of one split compare (row "
-    "values are its linearisation: their mean over fold and context is the score, one of them may leave the range 0 to 1)",
+    "depends on how many conditions a fold holds, so only scores of one split compare (row values "
+    "are its linearisation: their mean over fold and context is the score, one of them may leave the range 0 to 1)",
 }
 WHAT = {
     "auroc": "P(|prediction| is larger for a significant than for another entry) + P(tie) / 2. Chance: 0.5.",
