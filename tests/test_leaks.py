@@ -114,6 +114,8 @@ def head_case(entry, embedding):
         run["embedding"] = "none"
     if head.needs_context_vector:
         run["context_embedding"] = "control_mean"
+    if "effects" not in head.targets:
+        run |= {"target": head.targets[0], "select": "auroc_condition_all"}
     return run
 
 
@@ -126,6 +128,10 @@ def test_every_head_on_a_static_and_a_fitted_embedding(entry, embedding, screens
         run = head_case(entry, embedding)
         assert not any(v[0].any() for v in run_folds(run, screens_of["plain"]).values())
         return
+    if entry.name == "label_no_change":
+        run = head_case(entry, embedding)
+        assert all((v[0] == [0, 1, 0]).all() for v in run_folds(run, screens_of["plain"]).values())
+        return
     assert_blind(head_case(entry, embedding), screens_of, monkeypatch, tmp_path, covered=entry.load().needs_embedding)
 
 
@@ -134,6 +140,8 @@ def test_every_head_on_a_static_and_a_fitted_embedding(entry, embedding, screens
 @pytest.mark.parametrize("entry", EMBEDDINGS, ids=lambda e: e.name)
 def test_all_pairs(entry, head, screens_of, monkeypatch, tmp_path):
     run = case(spec_of(entry), SMALL.get(head.name, head.name), entry.load().entity)
+    if "effects" not in head.load().targets:
+        run |= {"target": head.load().targets[0], "select": "auroc_condition_all"}
     assert_blind(run, screens_of, monkeypatch, tmp_path)
 
 

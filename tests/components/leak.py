@@ -24,6 +24,12 @@ class NoisyCells:
         return np.random.default_rng(row).normal(50, 9, cells.shape).astype(np.float32) if row in self.rows else cells
 
 
+def labelled(effects):
+    """Labels of the largest third of the effects."""
+    large = np.abs(effects) > np.quantile(np.abs(effects), 2 / 3)
+    return (np.sign(effects) * large).astype(np.int8)
+
+
 class LeakScreen:
     """``noise``: the fold of ``unseen_perturbation:3`` whose test responses (effects, truth, cells) are replaced."""
 
@@ -41,13 +47,18 @@ class LeakScreen:
             cells_per_perturbation=10,
             controls_per_context=80,
         ).load()
+        labels = labelled(data.effects)
+        data = replace(data, labels=labels, labels_tested=np.ones(labels.shape, bool))
         if not self.noise:
             return data
         rows = next(f.test for f in UnseenPerturbation(3).split(data).folds if f.name == self.noise)
         effects, truth = data.effects.copy(), data.truth.copy()
         effects[rows] = np.random.default_rng(0).normal(100, 30, effects[rows].shape)
         truth[rows] = effects[rows] + 1
-        return replace(data, effects=effects, truth=truth, cells=NoisyCells(data.cells, rows))
+        labels = data.labels.copy()
+        labels[rows] = np.random.default_rng(1).integers(-1, 2, labels[rows].shape)
+        noisy = {"labels": labels, "truth_labels": None, "truth_labels_tested": None}
+        return replace(data, effects=effects, truth=truth, cells=NoisyCells(data.cells, rows), **noisy)
 
 
 class FittedOnEverything(EffectPCA):
