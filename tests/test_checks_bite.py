@@ -104,8 +104,16 @@ PEARSON = Metric(_pearson, best="high", lower=-1, upper=1, source="Pearson 1895"
 L2 = Metric(_l2, best="low", lower=0, source="Euclid", genes="notarget", about="l2")
 
 
-GAIN = Composite(lambda means, base: np.nan_to_num(means - base).mean(axis=1), ("pearson_all",), "context_mean", "high", "own",
-                 lower=-1.0, upper=1.0, about="mean gain")  # fmt: skip
+GAIN = Composite(
+    lambda means, base: np.nan_to_num(means - base).mean(axis=1),
+    ("pearson_all",),
+    "context_mean",
+    "high",
+    "own",
+    lower=-1.0,
+    upper=1.0,
+    about="mean gain",
+)
 
 
 class Toy:

@@ -281,7 +281,8 @@ def test_a_screen_from_import_to_leaderboard(tmp_path: Path, monkeypatch: pytest
         patch.setattr(names, "registry_of", lambda paths: Registry(tmp_path / "few.yaml"))
         out = good(embbench(tmp_path, "data describe theirs"))
     assert [out.count(word) for word in ("conditions", "hallmark")] >= [1, 1]
-    grid = "grid --dataset theirs --split unseen_context --emb hallmark:2 --head knn:1 --permutations 1 --metrics l2_notarget"
+    grid = "grid --dataset theirs --split unseen_context --emb hallmark:2 --head knn:1 --permutations 1"
+    grid += " --metrics l2_notarget"
     good(embbench(tmp_path, grid))
     board = pd.read_csv(tmp_path / "results" / "theirs" / "leaderboard.csv")
     assert set(board["n_contexts"]) == {2}

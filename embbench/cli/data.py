@@ -113,7 +113,8 @@ def label_command(
     level: Annotated[float, typer.Option(help="Level of Benjamini-Hochberg p values within a condition.")] = 0.05,
     min_cells: Annotated[int, typer.Option(help="Conditions with fewer cells are not tested.")] = 30,
     min_expressed: Annotated[
-        float, typer.Option(help="Test genes detected in this share (below 1) or number of perturbed and control cells.")
+        float,
+        typer.Option(help="Test genes detected in this share (below 1) or number of perturbed and control cells."),
     ] = 0.05,
     min_log2fc: Annotated[float, typer.Option(help="Smallest |log2fc| of a label.")] = 0.0,
     equal_cells: Annotated[int | None, typer.Option(help="Test this many cells of every condition.")] = None,

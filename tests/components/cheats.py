@@ -7,7 +7,6 @@ import numpy as np
 from embbench.core import Embedding, ExtractorDefaults, HeadDefaults, PerturbationDataset
 from embbench.grid.screens import screen
 
-
 SCREEN = "simulator:n_perturbations=40:n_genes=80:n_contexts=1:seed=3"
 
 
