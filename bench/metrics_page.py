@@ -163,7 +163,8 @@ def five(registry: Registry) -> str:
 
 `r = numpy.random.default_rng(0); X = r.normal(size=(50, 5)); Y = r.normal(size=(40, 5)) * 2 + 1`. Euclidean V: also
 cell-eval and scperturb without correction; squared U: scperturb's default; squared V: CellFlow; half: STATE's loss
-and PerturBench's "mmd". The values are those of the metrics on all cells (`:cells=all`); by default 40 and 40 would be compared.
+and PerturBench's "mmd". The values are those of the metrics on all cells (`:cells=all`); by default 40 and 40 would be
+compared.
 """
     return f"{text}\n{table(('variant', 'value', 'oracle', 'its value', 'difference'), rows)}\n"
 
