@@ -223,6 +223,7 @@ def metric_needs_only_what_it_declares(make: Make) -> None:
     truth = _truth(metric)
     effects = np.nan_to_num(truth.effects, nan=0.0)
     needs = set(metric.needs) | ({"baseline"} if metric.genes.startswith("expressed") else set())
+    needs |= {"basis"} if metric.space != "genes" else set()
     gone = {f.name: None for f in fields(truth) if f.name not in ALWAYS | needs}
     pred = noisy(metric, truth, 1.0, 7)
     try:
