@@ -9,6 +9,8 @@ from embbench.core.heads import Fold, Head, HeadDefaults, Inputs, Split
 from embbench.core.run import Run
 from embbench.core.scoring import Composite, DETable, Metric, Truth
 from embbench.core.screen import ENTITY_TYPES, UNITS, PerturbationDataset, UserError
+from embbench.core.sources import Sources, draw_sources
+from embbench.core.training import Monitor, Silent
 from embbench.core.vectors import ContextExtractor, Embedding, Extractor, ExtractorDefaults
 
 __all__ = [
@@ -29,11 +31,15 @@ __all__ = [
     "HeadDefaults",
     "Inputs",
     "Metric",
+    "Monitor",
     "PerturbationDataset",
     "Run",
+    "Silent",
+    "Sources",
     "Split",
     "Truth",
     "UserError",
+    "draw_sources",
     "share_of",
     "view_cells",
 ]

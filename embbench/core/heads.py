@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 import numpy as np
 
 from embbench.core.cells import CellView
+from embbench.core.training import Monitor, Silent
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -131,6 +132,7 @@ class HeadDefaults:
     trained: ClassVar[bool] = False  # True: costly to fit, so permutations get 3 draws instead of 10
     scope: ClassVar[str] = "auto"  # "joint": always one fit over all contexts
     targets: ClassVar[tuple[str, ...]] = ("effects",)  # of "effects", "labels", "population"
+    monitor: Monitor = Silent()  # the grid puts its own on a head before ``fit``
 
     @classmethod
     def candidates(cls) -> list[dict[str, Any]]:
