@@ -69,6 +69,8 @@ class Entry:
     impl : ``package.module:object``.
     params : constructor parameters.
     argument : parameter that a positional part of a spec sets (``pca:100`` sets ``dim`` when ``argument: dim``).
+    presets : of a head, name -> constructor parameters that make it cheaper or dearer; ``default`` is the constructor's
+        own, and no preset.
     test : parameters small enough for the contract tests, offline.
     requires : importable modules.
     needs_file : what must be fetched by hand, and how; shown when it is missing.
@@ -88,6 +90,7 @@ class Entry:
     impl: str
     params: dict[str, Any] = field(default_factory=dict)
     argument: str = ""
+    presets: dict[str, dict[str, Any]] = field(default_factory=dict)
     test: dict[str, Any] = field(default_factory=dict)
     requires: tuple[str, ...] = ()
     needs_file: str = ""
@@ -148,6 +151,26 @@ class Entry:
         except ValueError as error:
             raise UserError(f"{self.kind} {self.name!r}: {error}") from error
 
+    def preset(self, name: str) -> dict[str, Any]:
+        """Parameters of a preset; none of ``default``.
+
+        Raises
+        ------
+        UserError
+            The entry has no presets, or none of that name.
+
+        Examples
+        --------
+        >>> Entry("heads", "mine", "mine.heads:Mine", presets={"fast": {"steps": 5}}).preset("fast")
+        {'steps': 5}
+        """
+        if not self.presets:
+            raise UserError(f"{self.kind} {self.name!r} has no presets, found preset={name}; leave it out")
+        if name not in ("default", *self.presets):
+            known = ", ".join(["default", *self.presets])
+            raise UserError(f"{self.kind} {self.name!r}: preset must be one of {known}, found {name!r}")
+        return self.presets.get(name, {})
+
     def summary(self) -> str:
         """First docstring line of the implementation's module, without importing it."""
         import ast
@@ -199,12 +222,16 @@ def split_specs(text: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Spec:
-    """A component as users write it: an entry and the parameters given with the name."""
+    """A component as users write it: an entry and the parameters given with the name, those of its preset among them.
+
+    ``told`` is the kind of information that the user declared, ``preset`` the one that the text names, if any.
+    """
 
     text: str
     entry: Entry
     overrides: dict[str, Any]
     told: str = ""
+    preset: str = ""
 
     @property
     def information(self) -> str:
@@ -248,7 +275,9 @@ class Registry:
     def parse(self, kind: str, text: str) -> Spec:
         """``name[:argument][:key=value...]`` -> spec, e.g. ``knn:k=20``, ``hvg:500``, ``permuted:go:draw=3``.
 
-        `UserError`: unknown name, an argument that the entry does not take or lacks, or a value that is no YAML.
+        Of heads ``preset=NAME`` stands for the parameters of that preset; parameters given beside it win.
+
+        `UserError`: unknown name or preset, an argument that is not taken or lacks, or a value that is no YAML.
 
         Examples
         --------
@@ -273,7 +302,8 @@ class Registry:
         told = str(given.pop("information", "")) if kind == "embeddings" else ""
         if told:
             _check_information(f"embeddings {text!r}", told)
-        return Spec(text, entry, given, told)
+        preset = str(given.pop("preset")) if kind == "heads" and "preset" in given else ""
+        return Spec(text, entry, {**(entry.preset(preset) if preset else {}), **given}, told, preset)
 
 
 def _check_information(where: str, told: str) -> None:
@@ -337,10 +367,20 @@ def _check_entry(where: str, facts: Any, allowed: set[str]) -> None:
         found = ", ".join(map(str, facts)) if isinstance(facts, dict) else type(facts).__name__
         raise UserError(f"{where} needs 'impl' and may have {', '.join(sorted(allowed))}, found {found}")
     for name, value in facts.items():
-        kind: type = dict if name in ("params", "test") else list if name in ("requires", "trained_on") else str
+        kind: type = (
+            dict if name in ("params", "test", "presets") else list if name in ("requires", "trained_on") else str
+        )
         kind = int if name == "dim" else kind
         if not isinstance(value, kind):
             raise UserError(f"{where}: {name} must be a {KIND_NAMES[kind]}, found {value!r}")
+    presets = facts.get("presets", {})
+    if presets and not where.rpartition(": ")[2].startswith("heads/"):
+        raise UserError(f"{where}: only heads have presets, found {', '.join(map(str, presets))}")
+    for name, params in presets.items():
+        if not isinstance(name, str) or name == "default" or not isinstance(params, dict):
+            raise UserError(
+                f"{where}: presets must map names (other than default) to parameters, found {name!r}: {params!r}"
+            )
 
 
 def _with_files(params: dict[str, Any], base: Path) -> dict[str, Any]:

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from components.block_vote import BlockVote
 from components.context_ridge import ContextRidge
+from components.counter import Counter
 from components.label_frequency import LabelFrequency
+from components.moved_controls import MovedControls
 from components.response_loadings import ResponseLoadings
 from components.shifted_cells import ShiftedCells
 from scipy import sparse
@@ -26,10 +28,22 @@ from embbench.checks import (
     features,
     heads,
     metrics,
+    populations,
     splits,
     toy_screen,
 )
-from embbench.core import Composite, Embedding, ExtractorDefaults, Fold, HeadDefaults, Metric, Split
+from embbench.core import (
+    Composite,
+    Embedding,
+    ExtractorDefaults,
+    Fold,
+    HeadDefaults,
+    Metric,
+    Silent,
+    Sources,
+    Split,
+    draw_sources,
+)
 from embbench.registry import KINDS
 
 NOISE = np.random.default_rng()  # differs from run to run: what a component may not do
@@ -145,7 +159,7 @@ class Scale:
 
 
 SOUND: dict[str, list[Callable[..., Any]]] = {
-    "heads": [Mean, ContextRidge, BlockVote, LabelFrequency, ShiftedCells],
+    "heads": [Mean, ContextRidge, BlockVote, LabelFrequency, ShiftedCells, MovedControls, Counter],
     "embeddings": [Hashed, ResponseLoadings],
     "splits": [ByEntity],
     "metrics": [lambda: PEARSON, lambda: L2],
@@ -276,6 +290,86 @@ class OffSamples(ShiftedCells):
         return super().sample(inputs, n_cells) - inputs.baseline[inputs.context][:, None, :]
 
 
+class OneStream(ShiftedCells):
+    def sample(self, inputs, n_cells):
+        drawn = np.random.default_rng(self.seed).normal(0, 0.01, (len(inputs), n_cells, 1)).astype(np.float32)
+        return super().sample(inputs, n_cells) + drawn
+
+
+class NextCells(MovedControls):
+    def sample(self, inputs, n_cells):
+        cells = draw_sources(inputs, n_cells, self.seed + 1).cells(inputs.cells)
+        return cells + self.predict(inputs)[:, None, :]
+
+
+class OtherContext(MovedControls):
+    def sources(self, inputs, n_cells):
+        found = super().sources(inputs, n_cells)
+        return Sources((found.context + 1) % 3, found.position)
+
+
+class BeyondThePool(MovedControls):
+    def sources(self, inputs, n_cells):
+        found = super().sources(inputs, n_cells)
+        return Sources(found.context, found.position + 40)
+
+
+class Restless(MovedControls):
+    def sources(self, inputs, n_cells):
+        return draw_sources(inputs, n_cells, int(NOISE.integers(1 << 30)))
+
+
+class ByCompany(MovedControls):
+    def sources(self, inputs, n_cells):
+        return draw_sources(inputs, n_cells, self.seed + len(inputs))
+
+
+class AroundTheMean(MovedControls):
+    def sample(self, inputs, n_cells):
+        return np.repeat((inputs.baseline[inputs.context] + self.predict(inputs))[:, None], n_cells, axis=1)
+
+
+class SourcesOfNothing(MovedControls):
+    targets = ("effects",)
+
+
+class LostState(Counter):
+    def fit(self, inputs, Y, observed=None):
+        outer = self.monitor
+
+        class Half(Silent):
+            def load(self):
+                saved = outer.load()
+                return saved and saved[: saved.index(b",")] + str([0.0] * Y.shape[1]).join((", ", "]")).encode()
+
+            def due(self):
+                return outer.due()
+
+            def save(self, state):
+                outer.save(state)
+
+        self.monitor = Half()
+        return super().fit(inputs, Y, observed)
+
+
+class StartsAnew(Counter):
+    def fit(self, inputs, Y, observed=None):
+        outer = self.monitor
+
+        class Deaf(Silent):
+            due, save = outer.due, outer.save
+
+        self.monitor = Deaf()
+        return super().fit(inputs, Y, observed)
+
+
+class Watched(Counter):
+    def fit(self, inputs, Y, observed=None):
+        super().fit(inputs, Y, observed)
+        self.mean_ = self.mean_ + np.float32(self.monitor.due())
+        return self
+
+
 HEADS = [
     (heads.head_declares_what_it_needs, OddScope),
     (heads.head_candidates_are_valid_parameters, BadCandidate),
@@ -295,7 +389,13 @@ HEADS = [
     (abilities.head_weights_are_its_prediction, Shifted),
     (abilities.head_weights_never_read_effects, PeekingWeights),
     (abilities.head_gives_probabilities, Unnormalised),
-    (abilities.head_samples_match_its_prediction, OffSamples),
+    (populations.head_samples_match_its_prediction, OffSamples),
+    (populations.head_samples_are_rows_independent, OneStream),
+    *(
+        (populations.head_sources_are_what_it_samples_from, make)
+        for make in (NextCells, OtherContext, BeyondThePool, Restless, ByCompany, AroundTheMean, SourcesOfNothing)
+    ),
+    *((populations.head_resumes_to_the_same_bits, make) for make in (LostState, StartsAnew, Watched)),
 ]
 
 

@@ -18,11 +18,12 @@ from embbench.embeddings.random import Random
 from embbench.grid.apply import cross_validated, explain, find_run, refit
 from embbench.grid.ceiling import ceiling
 from embbench.grid.config import Grid
-from embbench.grid.fit import Prediction, job_of, predict, resolve_scope
+from embbench.grid.fit import job_of, predict, resolve_scope
 from embbench.grid.frames import read_frames
 from embbench.grid.inputs import Raw, assemble, query_part
 from embbench.grid.names import registry_of
 from embbench.grid.plan import plan
+from embbench.grid.prediction import Prediction
 from embbench.grid.results import Results, from_weights
 from embbench.grid.score import truth_of
 from embbench.grid.screens import detectable, screen, split_of

@@ -37,9 +37,16 @@ HEAVY = {
     *("torch", "transformers", "faiss", "anndata", "sklearn", "pandas", "pydantic", "rich", "matplotlib", "pyarrow"),
     *("loky", "filelock", "dask"),
 }
+TORCH_HEADS = (  # trained heads, and what they share
+    *("mlp", "flow_matching", "latent_diffusion", "schrodinger_bridge", "gears_gnn", "fusion", "label_fusion"),
+    *("latent_additive", "decoder_only", "covariate_only", "linear_additive"),
+    *("_torch", "_training", "_networks", "_generative", "_latent"),
+    *("_carrier", "_conditions", "_coupling", "_fieldfit"),
+)
+TORCH_FAMILIES = ("_gears", "_fusion", "_perturbench")  # prefixes of further helpers
 AT_TOP = {  # files that nothing imports before they are needed
-    "heads/mlp.py": {"torch"},
-    "heads/_torch.py": {"torch"},
+    **{f"heads/{name}.py": {"torch"} for name in TORCH_HEADS},
+    **{f"heads/{p.name}": {"torch"} for part in TORCH_FAMILIES for p in (PACKAGE / "heads").glob(f"{part}*.py")},
     "embeddings/_gnn.py": {"torch"},
     **{f"embeddings/models/_{part}.py": {"torch"} for part in ("layers", "run", "depth", "performer")},
     **{f"embeddings/models/_{model}.py": {"torch"} for model in ("geneformer", "scfoundation", "scprint", "uce")},

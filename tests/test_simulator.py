@@ -14,10 +14,11 @@ from scipy import sparse, stats
 
 from embbench.core import PerturbationDataset, UserError
 from embbench.datasets._sim_depth import DepthMoments, Position, count_moments
-from embbench.datasets._sim_design import make_design, mixed_field
+from embbench.datasets._sim_design import make_design
+from embbench.datasets._sim_latent import mixed_field
 from embbench.datasets._sim_network import dense_modules, overlap_network, smooth_field
 from embbench.datasets._sim_settings import Settings
-from embbench.datasets.simulator import FOOTER, Simulator, true_ceiling
+from embbench.datasets.simulator import FOOTER, Simulator, latent_vectors, true_ceiling
 
 DATA = Path(__file__).resolve().parents[1] / "embbench" / "data"
 SMALL = {"n_perturbations": 40, "n_genes": 60, "controls_per_context": 200, "combos": 6}
@@ -174,6 +175,101 @@ def test_contexts_correlate() -> None:
     assert pairs.max() < 1.0
 
 
+# --- kinds of effects -------------------------------------------------------------------------------------------------
+
+KINDS = {"n_perturbations": 12, "n_contexts": 1, "variance_only": 1 / 3, "bimodal": 1 / 3, "near_null": 0.0}
+FATES = {"mean": [(0.2, 0), (0.8, 1)], "bimodal": [(0.6, 0), (0.4, 2)]}
+FATES["variance"] = [(0.2 + 0.8 * 2 / 3, 0), (0.8 / 6, 3**0.5), (0.8 / 6, -(3**0.5))]
+
+
+def test_kinds_have_the_moments_of_their_mixtures() -> None:
+    """Expectation and variance against sums over scipy's negative binomial, at a depth that all cells share."""
+    params = {"n_genes": 12, "n_batches": 1, "depth_sigma": 0.0, "escape": 0.2, "effect_size": 0.5, "fitness": 0.5}
+    data = screen(**KINDS, **params, level="cells", cells_per_perturbation=10)
+    design = data.cells.design
+    assert sorted(set(data.covariates["kind"].tolist())) == ["bimodal", "mean", "variance"]
+    base, depth = design.log_share[0, 0], design.log_depth[0, 0]
+
+    def moments(log_share: float, shift: float) -> tuple[float, float]:
+        mean = np.exp(depth + shift + log_share)
+        k = np.arange(int(30 * mean + 300))
+        p = stats.nbinom.pmf(k, 10, 1 / (1 + 0.1 * mean))
+        x = np.log1p(1e4 * k / np.exp(depth + shift))
+        return float(p @ x), float(p @ x**2)
+
+    for row, kind in enumerate(data.covariates["kind"].tolist()):
+        change, own = design.log_fold_change(0, np.array([row]))[0], data.target_columns()[row]
+        for gene in (*range(0, 12, 4), *own.tolist()):
+            steps = [
+                (p, m if gene not in own else bool(m), bool(m) * design.depth_shift[row, 0]) for p, m in FATES[kind]
+            ]
+            parts = [(p, *moments(base[gene] + m * change[gene], shift)) for p, m, shift in steps]
+            first, second = (sum(part[0] * part[i] for part in parts) for i in (1, 2))
+            c1, c2 = moments(base[gene], 0.0)
+            assert data.noise_free[row, gene] == pytest.approx(first - c1, abs=3e-4)
+            noise = (second - first**2) / data.n_cells[row] + (c2 - c1**2) / 500
+            assert data.truth_variance[row, gene] == pytest.approx(noise, rel=3e-3)
+
+
+def test_cells_of_every_kind_have_the_stated_moments() -> None:
+    params = {"n_genes": 40, "level": "cells", "cells_per_perturbation": 3000, "controls_per_context": 12000}
+    data = screen(**KINDS, **params, escape=0.1, seed=5, depth=2000.0, fitness=0.3, n_batches=1)
+    z = (data.truth - data.noise_free) / np.sqrt(data.truth_variance)
+    control = data.cells.controls(0, "B").astype(np.float64).var(axis=0)
+    for kind in FATES:
+        rows = np.flatnonzero(data.covariates["kind"] == kind)
+        assert len(rows) == 4
+        assert 0.7 < np.mean(z[rows] ** 2) < 1.4
+        for row in rows:
+            cells = data.cells.perturbed(row).astype(np.float64)
+            ratio = (cells.var(axis=0) / len(cells) + control / 6000) / data.truth_variance[row]
+            assert abs(ratio.mean() - 1) < 0.02
+            assert np.abs(ratio - 1).max() < 0.25
+
+
+def test_variance_only_leaves_the_mean_share_and_bimodal_keeps_the_mean_shift() -> None:
+    """At shares small enough for log1p to matter little; the three screens differ in the kind alone."""
+    base = {"n_perturbations": 10, "n_genes": 60, "near_null": 0.0, "effect_size": 0.1, "seed": 2}
+    mean, spread, split = (screen(**base, **more) for more in ({}, {"variance_only": 1.0}, {"bimodal": 1.0}))
+    keep = off_target(mean)
+    assert not mean.covariates
+    norms = [np.linalg.norm(np.where(keep, d.noise_free, 0.0), axis=1) for d in (mean, spread, split)]
+    assert np.all(norms[1] < 0.25 * norms[0])
+    assert np.all(np.abs(norms[2] / norms[0] - 1) < 0.15)
+    assert np.array_equal(mean.entities, split.entities)
+    own = [(row, c) for row, columns in enumerate(mean.target_columns()) for c in columns]
+    assert all(spread.noise_free[at] < 0 for at in own)  # the knocked-down gene falls in every cell that responds
+
+
+def test_neighbours_in_latent_space_share_kinds() -> None:
+    settings = Settings(n_perturbations=150, variance_only=0.3, bimodal=0.3, rho=1.0, combos=20, seed=1)
+    names, z = latent_vectors(settings)
+    design = make_design(settings)
+    assert names == tuple(e[0] for e in design.entities[:150])
+    for null in (True, False):
+        counts = np.bincount(design.kind[:150][design.near_null[:150] == null])
+        assert np.abs(counts - 75 * np.array([0.4, 0.3, 0.3])).max() <= 1
+    distance = np.linalg.norm(z[:, None] - z[None], axis=2) + np.diag(np.full(150, np.inf))
+    same = design.kind[:150][np.argsort(distance, axis=1)[:, :5]] == design.kind[:150, None]
+    assert same.mean() > 0.6  # by chance 0.34
+    number = {e: i for i, e in enumerate(design.entities)}
+    for i, (a, b) in enumerate(design.entities[150:], start=150):
+        first, second = number[(a,)], number[(b,)]
+        assert design.kind[i] in (design.kind[first], design.kind[second])
+        assert design.near_null[i] == (design.near_null[first] and design.near_null[second])
+
+
+def test_latent_vectors_lie_on_the_network_at_rho_one() -> None:
+    z = {rho: latent_vectors(Settings(n_perturbations=200, rho=rho, seed=3))[1] for rho in (1.0, 0.0)}
+    _, overlap = overlap_network()
+    nodes = np.sort(dense_modules(overlap, 200, np.random.default_rng([3, 0])))
+    local = sparse.coo_matrix(overlap[nodes][:, nodes])
+    along = [np.average(np.mean(v[local.row] * v[local.col], axis=1), weights=local.data) for v in z.values()]
+    assert z[1.0].shape == (200, 7)
+    assert along[0] > 0.6
+    assert abs(along[1]) < 0.15
+
+
 # --- network and alignment ------------------------------------------------------------------------------------------
 
 
@@ -281,6 +377,8 @@ def test_halves_are_disjoint_and_make_the_baselines() -> None:
         ({"n_perturbations": 4, "combos": 7}, "combos must be <= 6"),
         ({"dispersion": 0.0}, "dispersion must be between 0.01 and 1"),
         ({"near_null": -0.1}, "near_null must be between 0 and 1"),
+        ({"variance_only": 1.5}, "variance_only must be between 0 and 1, got 1.5"),
+        ({"variance_only": 0.6, "bimodal": 0.5}, "bimodal must be <= 0.4, what variance_only leaves, got 0.5"),
     ],
 )
 def test_wrong_parameters_are_refused(params: dict[str, object], message: str) -> None:

@@ -16,7 +16,7 @@ import re
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ FORMAT = 1
 FORMATS = {"cells": 2}  # of kinds that changed: cells of version 1 had no totals and no names
 SEAL = 512  # bytes of the user block
 MAGIC = b"embbench artefact, sha256 and number of the bytes after this block: "
+Reader = Callable[[Path, str], tuple[dict[str, np.ndarray], dict[str, Any]]]
 TEMPORARY = re.compile(r"\..+\.([0-9a-f]{6})-(\d+)-(\d+)\.[^.]+\.tmp")
 
 
@@ -257,11 +258,13 @@ def read_h5(path: Path, kind: str) -> tuple[dict[str, np.ndarray], dict[str, Any
     return arrays, attributes
 
 
-def read_whole(path: Path, kind: str) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
+def read_whole(
+    path: Path, kind: str, read: Reader | None = None
+) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
     """The artefact, or None when it is absent or damaged; a damaged one is set aside, and said in a warning."""
     while (seen := _identity(path)) is not None:
         try:
-            return read_h5(path, kind)
+            return (read or read_h5)(path, kind)
         except FileNotFoundError:
             return None
         except DamagedFileError as error:

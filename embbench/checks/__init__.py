@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from embbench.checks import abilities, composites, datasets, embeddings, features, heads, metrics, splits
+from embbench.checks import abilities, composites, datasets, embeddings, features, heads, metrics, populations, splits
 from embbench.checks._contract import ContractError, Make
 from embbench.checks._toy import toy_inputs, toy_screen, toy_truth, toy_vectors
 from embbench.core import Embedding, UserError
@@ -18,7 +18,7 @@ from embbench.registry import KINDS, Entry
 
 __all__ = ["KINDS", "ContractError", "checks_for", "failures", "run_check", "toy_inputs", "toy_screen", "toy_truth"]
 
-_MODULES = (heads, abilities, embeddings, splits, metrics, composites, datasets, features)
+_MODULES = (heads, abilities, populations, embeddings, splits, metrics, composites, datasets, features)
 _CRASHES = (ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, OSError, RuntimeError)
 _CRASHES += (TypeError, ValueError, UserError)
 

@@ -1,4 +1,4 @@
-"""Contracts of what only some heads can do: missing blocks, smoother weights, label and population targets."""
+"""Contracts of what only some heads can do: missing blocks, smoother weights, label targets."""
 
 from __future__ import annotations
 
@@ -59,18 +59,3 @@ def head_gives_probabilities(make: Make) -> None:
     require(out.shape == want, f"{name_of(head)}.predict_proba must be {want}, found {out.shape}")
     proper = (out >= 0).all() and np.allclose(out.sum(axis=2), 1.0, atol=1e-5)
     require(proper, f"{name_of(head)}.predict_proba must be >= 0 and sum to 1 over the three labels")
-
-
-def head_samples_match_its_prediction(make: Make) -> None:
-    """Population heads: ``sample``, shape (n, m, g), is expression; its mean less the baseline is near ``predict``."""
-    head, problem, m = make(), toy_problem(), 400
-    if "population" not in head.targets:
-        return
-    query = problem.query.rows(np.arange(4))
-    head.fit(problem.train, problem.Y)
-    out, effect = head.sample(query, m), head.predict(query)
-    require(out.shape == (4, m, effect.shape[1]), f"{name_of(head)}.sample: found {out.shape}, expected (n, cells, g)")
-    require(np.isfinite(out).all(), f"{name_of(head)}.sample gave non-finite cells")
-    gap = np.abs(out.mean(axis=1) - query.baseline[query.context] - effect)
-    allowed = 5 * out.std(axis=1) / np.sqrt(m) + 0.05
-    require((gap <= allowed).all(), f"{name_of(head)}: mean of {m} samples is {gap.max():.3g} from predict")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
     from embbench.grid.schedule import Outcome
 
+LOG_SECONDS = 60.0  # between lines about runs in flight, where no terminal shows them
 RegistryOption = Annotated[
     list[Path] | None,
     typer.Option(
@@ -65,33 +67,38 @@ def say(text: str) -> None:
 
 
 @contextmanager
-def progress_bar(label: str) -> Iterator[Callable[[Outcome | None, int, int], None]]:
-    """A bar with runs done, failures and remaining time estimated from the runs of this start."""
+def progress_bar(
+    label: str,
+) -> Iterator[tuple[Callable[[Outcome | None, int, int], None], Callable[[list[str]], None]]]:
+    """A bar with runs done, failures and remaining time estimated from the runs of this start.
+
+    Yields what takes outcomes, and what takes lines about runs in flight: a terminal shows them below the bar, a log
+    gets them once a minute.
+    """
+    from rich import progress
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+    from rich.text import Text
+
+    class Bar(progress.Progress):
+        lines: tuple[str, ...] = ()
+
+        def get_renderables(self) -> Iterator[Any]:
+            yield self.make_tasks_table(self.tasks)
+            yield from (Text(f"  {line}", style="dim", no_wrap=True, overflow="ellipsis") for line in self.lines)
 
     columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[failed]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        progress.TextColumn("{task.fields[failed]}"),
+        progress.TimeElapsedColumn(),
+        progress.TextColumn("left"),
+        progress.TimeRemainingColumn(),
     )
     console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(label, total=None, failed="")
-        failed = 0
-
-        said = 0
+        failed, said, minute = 0, 0, time.monotonic()
 
         def update(outcome: Outcome | None, finished: int, total: int) -> None:
             nonlocal failed, said
@@ -102,4 +109,11 @@ def progress_bar(label: str) -> Iterator[Callable[[Outcome | None, int, int], No
                 said = tenth
                 say(f"{label}: {finished} of {total}" + (f", {failed} failed" if failed else ""))
 
-        yield update
+        def watch(lines: list[str]) -> None:
+            nonlocal minute
+            bar.lines = tuple(lines)
+            if not console.is_terminal and lines and time.monotonic() - minute >= LOG_SECONDS:
+                minute = time.monotonic()
+                say("; ".join(lines))
+
+        yield update, watch

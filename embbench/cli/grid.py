@@ -24,6 +24,10 @@ CellEmb = Annotated[
     Listed,
     typer.Option(help="Cell representation(s) in place of expression, e.g. scgpt or cell_table:FILE:key=X_scVI."),
 ]
+Preset = Annotated[
+    str | None,
+    typer.Option(help="fast, default or reference: parameters of every head that has them and names none itself."),
+]
 Out = Annotated[Path | None, typer.Option(help="Results folder; default: results/<name>.")]
 Workers = Annotated[int, typer.Option(help="Processes; never changes a number.")]
 
@@ -39,6 +43,7 @@ def grid(
     combine: Annotated[Listed, typer.Option(help="How sets combine: sum, mean, concat.")] = None,
     features: Annotated[Listed, typer.Option(help="raw, standardise, pca:DIM.")] = None,
     graph: Annotated[Listed, typer.Option(help="Graph for graph heads, e.g. ppi.")] = None,
+    preset: Preset = None,
     scope: Annotated[Listed, typer.Option(help="auto, per_context or joint.")] = None,
     target: Annotated[Listed, typer.Option(help="effects, labels or population.")] = None,
     select: Annotated[Listed, typer.Option(help="Metric that inner selection optimises.")] = None,
@@ -75,6 +80,7 @@ def grid(
         combine=combine,
         features=features,
         graph=graph,
+        preset=preset,
         scope=scope,
         target=target,
         select=select,
@@ -94,6 +100,7 @@ def fit(
     head: Annotated[str, typer.Option(help="One head, e.g. knn.")],
     dataset: Annotated[str, typer.Option(help="Screen; default: the demo screen.")] = "sim_demo",
     split: Annotated[str, typer.Option(help="Split; default: the dataset's own.")] = "default",
+    preset: Preset = None,
     metrics: Metrics = None,
     workers: Workers = 1,
     out: Out = None,
@@ -102,15 +109,15 @@ def fit(
     """Cross-validate one embedding under one head, with baselines and permutations beside it."""
     from embbench.grid.config import read_grid
 
-    wanted = read_grid(None, dataset=dataset, split=split, emb=emb, head=head, metrics=metrics)
+    wanted = read_grid(None, dataset=dataset, split=split, emb=emb, head=head, preset=preset, metrics=metrics)
     _run(wanted, out or Path("results") / dataset.partition(":")[0], workers, registry_paths(registry))
 
 
 def _run(wanted: Grid, out: Path, workers: int, paths: tuple[str, ...]) -> None:
     from embbench.grid.schedule import run_grid
 
-    with progress_bar("runs") as update:
-        tally = run_grid(wanted, out, workers=workers, paths=paths, progress=update)
+    with progress_bar("runs") as (update, watch):
+        tally = run_grid(wanted, out, workers=workers, paths=paths, progress=update, watch=watch)
     write_and_show(out, wanted.metrics, wanted.target, paths, show=1)
     _close(tally, out)
 

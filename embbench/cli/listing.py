@@ -161,6 +161,7 @@ def details(entry: Entry) -> list[str]:
             "lacks": ", ".join(entry.missing()),
             "file": entry.needs_file,
             "defaults": ", ".join(f"{k}={v}" for k, v in entry.params.items()),
+            **{f"preset={name}": ", ".join(f"{k}={v}" for k, v in p.items()) for name, p in entry.presets.items()},
             "licence": entry.licence,
             "source": entry.reference,
         }

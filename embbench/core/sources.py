@@ -18,19 +18,54 @@ class Sources:
     ----------
     context : shape (n, m), int64, context code of the control cell; -1 where a predicted cell has no control cell.
     position : shape (n, m), int64, its position in `CellView.controls` of that context; -1 where there is none.
+
+    Raises
+    ------
+    ValueError
+        The two are not of one shape (n, m).
     """
 
     context: np.ndarray
     position: np.ndarray
 
+    def __post_init__(self) -> None:
+        if self.context.ndim != 2 or self.context.shape != self.position.shape:
+            raise ValueError(
+                f"Sources: context and position must share a shape (n, m), got {self.context.shape} and "
+                f"{self.position.shape}"
+            )
+
+    @classmethod
+    def nowhere(cls, n: int, m: int) -> Sources:
+        """Of n rows of m cells that no control cell stands behind.
+
+        Examples
+        --------
+        >>> Sources.nowhere(2, 3).position.tolist()
+        [[-1, -1, -1], [-1, -1, -1]]
+        """
+        return cls(np.full((n, m), -1, dtype=np.int64), np.full((n, m), -1, dtype=np.int64))
+
+    def rows(self, index: np.ndarray) -> Sources:
+        """Those of some rows (numbers or a mask)."""
+        return Sources(self.context[index], self.position[index])
+
     def cells(self, view: CellView) -> np.ndarray:
-        """The control cells themselves, shape (n, m, g), float32."""
-        pools = {code: view.controls(code) for code in np.unique(self.context).tolist()}
-        width = next(iter(pools.values())).shape[1]
-        out = np.empty((*self.context.shape, width), dtype=np.float32)
-        for code, pool in pools.items():
+        """The control cells themselves, shape (n, m, g), float32; NaN where there is none."""
+        codes = np.unique(self.context[self.context >= 0]).tolist()
+        some = view.controls(codes[0] if codes else min(view.contexts or {0}))
+        out = np.full((*self.context.shape, some.shape[1]), np.nan, dtype=np.float32)
+        for code in codes:
             here = self.context == code
-            out[here] = pool[self.position[here]]
+            out[here] = view.controls(code)[self.position[here]]
+        return out
+
+    def names(self, view: CellView) -> np.ndarray:
+        """Names of the control cells, shape (n, m), object of str; empty where there is none."""
+        out = np.full(self.context.shape, "", dtype=object)
+        for code in np.unique(self.context[self.context >= 0]).tolist():
+            here = self.context == code
+            out[here] = view.names(code)[self.position[here]]
         return out
 
 
@@ -49,23 +84,26 @@ def draw_sources(inputs: Inputs, n_cells: int, seed: int) -> Sources:
     Raises
     ------
     ValueError
-        The screen has no cells.
+        The screen has no cells, a context has no control cell, or ``n_cells`` is below 1.
     """
     view = inputs.cells
     if view is None:
         raise ValueError("draw_sources: the screen has no single cells to start a population from")
-    context = np.empty((len(inputs), n_cells), dtype=np.int64)
-    position = np.empty_like(context)
+    if n_cells < 1:
+        raise ValueError(f"draw_sources: n_cells must be >= 1, got {n_cells}")
+    out = Sources.nowhere(len(inputs), n_cells)
     for row, code in enumerate(inputs.context.tolist()):
         opened = [code] if view.contexts is None or code in view.contexts else sorted(view.contexts)
         sizes = [view.n_controls(c) for c in opened]
-        rng = np.random.default_rng([seed, *_address(inputs, row)])
         total = sum(sizes)
+        if not total:
+            raise ValueError(f"draw_sources: contexts {opened} have no control cells of half {view.half}")
+        rng = np.random.default_rng([seed, *_address(inputs, row)])
         drawn = rng.permutation(total)[:n_cells] if total >= n_cells else rng.integers(total, size=n_cells)
         owner = np.searchsorted(np.cumsum(sizes), drawn, side="right")
-        context[row] = np.asarray(opened)[owner]
-        position[row] = drawn - (np.cumsum(sizes) - sizes)[owner]
-    return Sources(context, position)
+        out.context[row] = np.asarray(opened)[owner]
+        out.position[row] = drawn - (np.cumsum(sizes) - sizes)[owner]
+    return out
 
 
 def _address(inputs: Inputs, row: int) -> list[int]:

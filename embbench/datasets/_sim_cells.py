@@ -89,9 +89,12 @@ class SimCells:
         context, number = divmod(row, len(self.design.entities))
         rng = np.random.default_rng([self.settings.seed, 21, row])
         batch = np.repeat(np.arange(self.settings.n_batches), self.design.n_cells[number, context])
-        hit = rng.random(len(batch)) >= self.settings.escape
+        shares, multipliers = np.array(self.settings.components(self.design.kind[number])).T
+        component = np.searchsorted(np.cumsum(shares[:-1]), rng.random(len(batch)), side="right")
         change = self.design.log_fold_change(context, np.array([number]))[0]
-        share = self.design.log_share[context][batch] + hit[:, None] * change
+        changes = np.stack([self.design.multiplied(change, number, m) for m in multipliers.tolist()])
+        share = self.design.log_share[context][batch] + changes[component]
+        hit = multipliers[component] != 0
         depth = self.design.log_depth[context][batch] + hit * self.design.depth_shift[number, context]
         counts, total = self._draw(share, depth, rng)
         return counts, total, batch

@@ -8,10 +8,10 @@ import numpy as np
 from scipy import sparse
 from scipy.special import ndtri
 
-from embbench.datasets._sim_network import dense_modules, overlap_network, smooth_field
-from embbench.datasets._sim_settings import Settings
+from embbench.datasets._sim_latent import WIDTH, fields, quantiles, streams_of
+from embbench.datasets._sim_settings import KINDS, Settings
 
-WIDTH, FEATURES, CONTEXT_WIDTH = 6, 16, 3
+FEATURES, CONTEXT_WIDTH = 16, 3
 NULL_SIZE = 0.15  # of effect_size: a near-null perturbation's typical log fold change
 LARGEST = 1.5  # log fold change, knocked-down targets apart
 MEAN_CP10K, MOST_CP10K, PANEL = 5.0, 50.0, 0.6
@@ -36,6 +36,8 @@ class Design:
     log_depth : shape (c, b); log median depth of unperturbed cells.
     depth_shift : shape (q, c); added to it in perturbed cells.
     n_cells : shape (q, c, b); perturbed cells.
+    kind : shape (q,); how cells respond, indices into `KINDS`; a pair responds as the stronger of its two.
+    near_null : shape (q,), bool; effects far below the sampling noise (pairs: both of the two).
     """
 
     entities: tuple[tuple[str, ...], ...]
@@ -49,6 +51,8 @@ class Design:
     log_depth: np.ndarray
     depth_shift: np.ndarray
     n_cells: np.ndarray
+    kind: np.ndarray
+    near_null: np.ndarray
 
     def log_fold_change(self, context: int, perturbations: np.ndarray) -> np.ndarray:
         """Log fold changes of shape (len(perturbations), g), float32, of the expected share of each gene."""
@@ -56,6 +60,15 @@ class Design:
         out = np.clip(part * self.strength[perturbations, context][:, None], -LARGEST, LARGEST).astype(np.float32)
         own = sparse.coo_matrix(self.knockdown[perturbations])
         out[own.row, own.col] = own.data
+        return out
+
+    def multiplied(self, change: np.ndarray, perturbation: int, multiplier: float) -> np.ndarray:
+        """A log fold change (g,) times ``multiplier``, but for the own genes, knocked down in full in whatever cell
+        responds (multiplier not 0).
+        """
+        out = change * np.float32(multiplier)
+        own = self.knockdown[perturbation].indices if multiplier else []
+        out[own] = change[own]
         return out
 
 
@@ -67,16 +80,14 @@ def make_design(s: Settings) -> Design:
     UserError
         The protein network has too few genes, or cannot be read.
     """
-    streams = [np.random.default_rng([s.seed, part]) for part in range(7)]
-    names, overlap = overlap_network()
-    nodes = np.sort(dense_modules(overlap, s.n_perturbations, streams[0]))
-    latent = mixed_field(overlap, nodes, WIDTH, s.rho, streams[1])
-    ranks = np.argsort(
-        np.argsort(mixed_field(overlap, nodes, 4, s.rho, streams[2])[:, 0], kind="stable"), kind="stable"
-    )
-    singles = _perturbation_names([names[i] for i in nodes], s.covered, streams[3])
-    genes = _measured(singles, names, s.n_genes, streams[3])
-    weights = _combine(latent, _strengths(ranks, s), s, streams[4])
+    streams = streams_of(s)
+    singles, latent, level, network = fields(s, streams)
+    genes = _measured(singles, network, s.n_genes, streams[3])
+    place = quantiles(level)
+    weights = _combine(latent, _strengths(place, s), s, streams[4])
+    leader = _leaders(weights)
+    null = place < s.near_null
+    kind = _kinds(latent[:, 0], null, s)
     entities = tuple((name,) for name in singles) + tuple(
         tuple(sorted((singles[i], singles[j]))) for i, j in weights.pairs
     )
@@ -95,34 +106,22 @@ def make_design(s: Settings) -> Design:
         log_depth,
         np.maximum(-0.25 * s.fitness * relative, -1.0),
         _cells_per_batch(relative, s, streams[6]),
+        kind[leader],
+        null[leader],
     )
 
 
-def mixed_field(
-    overlap: sparse.csr_matrix, nodes: np.ndarray, width: int, rho: float, rng: np.random.Generator
-) -> np.ndarray:
-    """``sqrt(rho) z_network + sqrt(1 - rho) z_hidden`` of shape (len(nodes), width).
+def _kinds(order: np.ndarray, null: np.ndarray, s: Settings) -> np.ndarray:
+    """Kinds in the order of a latent coordinate, so that neighbours share them: variance, mean, bimodal.
 
-    Both are smooth fields of unit variance on the protein network among ``nodes``; the second has its rows permuted at
-    random, that is, it lives on a network of the same shape whose nodes bear each other's names. Hence ``rho`` is the
-    expected share of the variance that the packaged network carries, and at ``rho = 0`` names are exchangeable.
-
-    Examples
-    --------
-    >>> ring = sparse.csr_matrix(np.roll(np.eye(5), 1, axis=1) + np.roll(np.eye(5), -1, axis=1))
-    >>> mixed_field(ring, np.arange(5), width=3, rho=0.7, rng=np.random.default_rng(0)).shape
-    (5, 3)
+    The shares hold among near-null perturbations and among the others, whatever the coordinate has to do with strength.
     """
-    seen, hidden = (smooth_field(overlap, nodes, width, rng) for _ in range(2))
-    return np.sqrt(rho) * seen + np.sqrt(1.0 - rho) * hidden[rng.permutation(len(nodes))]
-
-
-def _perturbation_names(real: list[str], covered: float, rng: np.random.Generator) -> list[str]:
-    hidden = rng.permutation(len(real))[: len(real) - round(covered * len(real))]
-    out = list(real)
-    for number, i in enumerate(np.sort(hidden).tolist(), start=1):
-        out[i] = f"SIMGENE{number:05d}"
-    return out
+    kind = np.full(len(order), KINDS.index("mean"))
+    for rows in (np.flatnonzero(null), np.flatnonzero(~null)):
+        place = quantiles(order[rows])
+        kind[rows[place < s.variance_only]] = KINDS.index("variance")
+        kind[rows[place > 1.0 - s.bimodal]] = KINDS.index("bimodal")
+    return kind
 
 
 def _measured(perturbed: list[str], network: tuple[str, ...], n_genes: int, rng: np.random.Generator) -> np.ndarray:
@@ -133,9 +132,8 @@ def _measured(perturbed: list[str], network: tuple[str, ...], n_genes: int, rng:
     return np.array(sorted(own + others + invented))
 
 
-def _strengths(ranks: np.ndarray, s: Settings) -> np.ndarray:
-    """Lognormal sizes in the order of ``ranks``; the lower ``near_null`` share is a lognormal far below the noise."""
-    u = (ranks + 0.5) / len(ranks)
+def _strengths(u: np.ndarray, s: Settings) -> np.ndarray:
+    """Lognormal sizes in the order of ``u``; the lower ``near_null`` share is a lognormal far below the noise."""
     null = u < s.near_null
     low = s.effect_size * NULL_SIZE * np.exp(0.35 * ndtri(np.clip(u / max(s.near_null, 1e-9), 1e-6, 1 - 1e-6)))
     upper = np.clip((u - s.near_null) / max(1.0 - s.near_null, 1e-9), 1e-6, 1 - 1e-6)
@@ -148,6 +146,13 @@ class _Weights:
     size: np.ndarray  # (q,)
     coefficients: np.ndarray  # (q, 1 + FEATURES)
     mixing: sparse.csr_matrix  # (q, p): particular parts of a pair are the weighted sum of its singles'
+
+
+def _leaders(weights: _Weights) -> np.ndarray:
+    """Number of the single (q,) that leads each perturbation: itself, or the stronger of a pair."""
+    a, b = weights.pairs.T
+    p = len(weights.size) - len(a)
+    return np.r_[np.arange(p), np.where(weights.size[a] >= weights.size[b], a, b)]
 
 
 def _combine(latent: np.ndarray, size: np.ndarray, s: Settings, rng: np.random.Generator) -> _Weights:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 
@@ -55,8 +56,8 @@ def expectations(
 ) -> Iterator[Expected]:
     """Every perturbation of one context, in order, a block of log fold changes at a time.
 
-    A perturbed cell is an escaper with probability ``escape``, with the moments of a control cell of its batch, so a
-    cell's mean and variance are those of a two-part mixture. The expectation is given the cells per batch.
+    A perturbed cell is drawn from one of the kind's `Settings.components`; the first has the moments of a control cell
+    of its batch. A cell's mean and variance are those of the mixture. The expectation is given the cells per batch.
     """
     for start in range(0, len(design.entities), BLOCK):
         numbers = np.arange(start, min(start + BLOCK, len(design.entities)))
@@ -66,11 +67,26 @@ def expectations(
         for i, number in enumerate(numbers.tolist()):
             n = design.n_cells[number, context]
             w = batch_weights(n, s.controls_per_half)
+            parts = [(p, m, design.multiplied(changes[i], number, m)) for p, m in s.components(design.kind[number])]
             effect, variance = np.zeros(changes.shape[1], np.float32), np.zeros(changes.shape[1], np.float32)
             for b in np.flatnonzero(n):
-                where = Position.of(design.log_share[context, b].astype(np.float32) + changes[i])
-                shift = where.read(means[i, b]) - control[0][b]
-                effect += np.float32(w[b] * (1.0 - s.escape)) * shift
-                mixed = (1.0 - s.escape) * where.read(variances[i, b]) + s.escape * control[1][b]
-                variance += np.float32(w[b] ** 2 / n[b]) * (mixed + s.escape * (1.0 - s.escape) * shift * shift)
+                cells = []
+                for share, multiplier, change in parts:
+                    where = Position.of(design.log_share[context, b].astype(np.float32) + change)
+                    shift = where.read(means[i, b]) - control[0][b] if multiplier else np.zeros_like(effect)
+                    cells.append((share, shift, where.read(variances[i, b]) if multiplier else control[1][b]))
+                    effect += np.float32(w[b] * share) * shift
+                variance += np.float32(w[b] ** 2 / n[b]) * _mixture_variance(cells)
             yield Expected(number, w, effect, variance)
+
+
+def _mixture_variance(parts: list[tuple[float, np.ndarray, np.ndarray]]) -> np.ndarray:
+    """Variance (g,) of a mixture of parts (share, mean, variance); between parts it is a sum over pairs of them, which
+    loses no digits where they are alike.
+    """
+    out = np.zeros_like(parts[0][1])
+    for share, _, variance in reversed(parts):
+        out += share * variance
+    for (p, mean, _), (q, other, _) in combinations(parts, 2):
+        out += p * q * (other - mean) * (other - mean)
+    return out

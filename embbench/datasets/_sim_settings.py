@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-UNIT_RANGE = ("rho", "near_null", "covered", "programme_share", "sparse_share", "context_share")
+import numpy as np
+
+UNIT_RANGE = (
+    *("rho", "near_null", "covered", "programme_share", "sparse_share", "context_share"),
+    *("variance_only", "bimodal"),
+)
 LEVELS = ("condition", "cells")
+KINDS = ("mean", "variance", "bimodal")
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,8 @@ class Settings:
     depth, depth_sigma : median counts per control cell over the whole transcriptome, standard deviation of the log.
     dispersion : of the negative binomial counts.
     batch_effect : standard deviation of the log expression between batches, per gene.
+    variance_only : share of the perturbations that spread cells without a mean shift of the log expected shares.
+    bimodal : share of them where half of the cells shift twice as far and the others do not; the rest are mean shifts.
     name : of the dataset.
 
     Examples
@@ -72,6 +80,8 @@ class Settings:
     depth_sigma: float = 0.4
     dispersion: float = 0.1
     batch_effect: float = 0.15
+    variance_only: float = 0.0
+    bimodal: float = 0.0
     name: str = "simulator"
 
     def __post_init__(self) -> None:
@@ -108,6 +118,8 @@ class Settings:
         self._check("controls_per_context", self.controls_per_context >= least, f">= {least} (two per batch and half)")
         most = self.n_perturbations * (self.n_perturbations - 1) // 2
         self._check("combos", self.combos <= most, f"<= {most}, the pairs of {self.n_perturbations} genes")
+        rest = 1.0 - self.variance_only
+        self._check("bimodal", self.bimodal <= rest + 1e-9, f"<= {rest:g}, what variance_only leaves")
 
     def _check(self, name: str, good: bool, expected: str) -> None:  # noqa: FBT001
         if not good:
@@ -123,3 +135,45 @@ class Settings:
         250
         """
         return self.controls_per_context // (2 * self.n_batches)
+
+    @property
+    def kinds(self) -> bool:
+        """Whether perturbations differ in how their cells respond.
+
+        Examples
+        --------
+        >>> Settings().kinds, Settings(bimodal=0.3).kinds
+        (False, True)
+        """
+        return self.variance_only > 0 or self.bimodal > 0
+
+    def components(self, kind: int) -> tuple[tuple[float, float], ...]:
+        """What the perturbed cells of a kind are made of: pairs of share and multiplier of the log fold change.
+
+        The first component is that of cells like controls (escapers, and those that do not respond): multiplier 0.
+        The multipliers of ``variance`` are the nodes of the three-point Gauss-Hermite rule, so that log shares spread
+        as those of a normal multiplier do up to the fifth moment.
+
+        Parameters
+        ----------
+        kind : index into `KINDS`.
+
+        Notes
+        -----
+        Abramowitz and Stegun (1964), Handbook of Mathematical Functions, table 25.10, for a standard normal weight.
+
+        Examples
+        --------
+        >>> for kind in range(3):
+        ...     print(KINDS[kind], np.round(Settings(escape=0.2).components(kind), 2).tolist())
+        mean [[0.2, 0.0], [0.8, 1.0]]
+        variance [[0.73, 0.0], [0.13, -1.73], [0.13, 1.73]]
+        bimodal [[0.6, 0.0], [0.4, 2.0]]
+        """
+        hit = 1.0 - self.escape
+        if KINDS[kind] == "variance":
+            root = float(np.sqrt(3.0))
+            return (self.escape + hit * 2 / 3, 0.0), (hit / 6, -root), (hit / 6, root)
+        if KINDS[kind] == "bimodal":
+            return (self.escape + hit / 2, 0.0), (hit / 2, 2.0)
+        return (self.escape, 0.0), (hit, 1.0)

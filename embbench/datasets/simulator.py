@@ -13,7 +13,8 @@ from embbench.datasets._sim_cells import SimCells
 from embbench.datasets._sim_depth import DepthMoments
 from embbench.datasets._sim_design import Design, make_design
 from embbench.datasets._sim_expect import control_moments, expectations, moments_for
-from embbench.datasets._sim_settings import Settings
+from embbench.datasets._sim_latent import fields, streams_of
+from embbench.datasets._sim_settings import KINDS, Settings
 
 FOOTER = "simulated: a positive and a negative control of the tool, not evidence about embeddings"
 FIELDS = ("effects", "truth", "truth_variance", "noise_free")
@@ -28,7 +29,13 @@ class Simulator(Settings):
     changes are ``strength * (shared programme + loadings of tanh(z W) + a sparse part of its own)``, with directions
     that correlate between contexts; the own gene is knocked down. Counts are negative binomial, depths lognormal.
     ``noise_free`` is the expectation of ``truth`` given the number of cells per batch: means of ``log1p`` at the
-    condition's own depth, integrated over counts, depth and escapers (error below 1e-4), never ``log1p`` of means.
+    condition's own depth, integrated over counts, depth and the parts that the cells of a condition fall into (error
+    below 1e-4), never ``log1p`` of means.
+
+    With ``variance_only`` or ``bimodal`` above 0 the covariate ``kind`` says how the cells of a row respond: ``mean``
+    (all but escapers alike), ``bimodal`` (half of those twice as far, half not at all) or ``variance`` (a third of
+    them, half of these the opposite way: the mean of the log share stays, its variance is that of the log fold change).
+    Kinds follow a latent coordinate: neighbours share them.
 
     All rows of a context share the noise of the control means of a half; ``effects`` and ``truth`` share the perturbed
     cells, as in a real screen.
@@ -72,6 +79,7 @@ class Simulator(Settings):
             context=np.repeat(contexts, q),
             contexts=contexts,
             n_cells=design.n_cells.sum(axis=2).T.ravel(),
+            covariates={"kind": np.tile(np.array(KINDS)[design.kind], self.n_contexts)} if self.kinds else {},
             cells=cells,
             meta=self._meta(),
             **arrays,
@@ -159,6 +167,28 @@ def _fill(
         rows["noise_free"][i] = e.effect
         rows["truth_variance"][i] = e.variance + w**2 @ variance / s.controls_per_half
         rows["effects"][i], rows["truth"][i] = drawn - w @ half_a, drawn - w @ half_b
+
+
+def latent_vectors(s: Settings) -> tuple[tuple[str, ...], np.ndarray]:
+    """What the perturbed singles are made of: names, and vectors of shape (n_perturbations, 7), float64.
+
+    The first six columns shape directions of effect (the first of them also orders the kinds), the last orders the
+    strengths; all have unit variance. At ``rho = 1`` they lie on the packaged network entirely. An embedding of them
+    knows all that can be known of an unseen perturbation, but for the part that is particular to it.
+
+    Raises
+    ------
+    UserError
+        The protein network has too few genes, or cannot be read.
+
+    Examples
+    --------
+    >>> names, vectors = latent_vectors(Settings(n_perturbations=20))
+    >>> len(names), vectors.shape
+    (20, (20, 7))
+    """
+    singles, latent, level, _ = fields(s, streams_of(s))
+    return tuple(singles), np.column_stack([latent, level])
 
 
 def true_ceiling(dataset: PerturbationDataset) -> dict[str, float]:

@@ -10,10 +10,11 @@ import numpy as np
 from embbench.cache.keys import digest
 from embbench.core import PerturbationDataset, Run, UserError
 from embbench.genes import parse_perturbation as read_labels
-from embbench.grid.fit import Job, Prediction, job_of, predict, rows_of, tables_for
+from embbench.grid.fit import Job, job_of, predict, rows_of, tables_for
 from embbench.grid.inputs import Rows
 from embbench.grid.names import registry_of
 from embbench.grid.plan import configuration_id
+from embbench.grid.prediction import Prediction
 from embbench.grid.results import Results, from_weights
 from embbench.grid.score import metrics_of, score_run
 from embbench.grid.screens import screen, split_of

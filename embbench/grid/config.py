@@ -22,6 +22,7 @@ class Grid(BaseModel):
     dataset, split, emb, head : names or specs; ``split: default`` is the dataset's own.
     cell_emb : cell representations; each stands for a context by the mean over its control cells.
     context_emb, combine, features, seed, graph : further axes.
+    preset : ``fast``, ``reference`` or another one of the registry: of every head that has it and names none itself.
     scope, target, select, genes, strict_context, samples : one value for all runs.
     metrics : registered metrics to score, by their full names; the default depends on the target.
     baselines : add no change, context mean, perturbation mean, additive and the random embedding.
@@ -40,6 +41,7 @@ class Grid(BaseModel):
     features: list[str] = ["pca:100"]
     graph: list[str] = ["none"]
     seed: list[NonNegativeInt] = [0]
+    preset: str = "default"
     scope: str = Field(default="auto", pattern="^(auto|joint|per_context)$")
     target: str = Field(default="effects", pattern="^(effects|labels|population)$")
     select: str = "l2_all"

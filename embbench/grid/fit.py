@@ -3,49 +3,40 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from scipy import sparse
 
-from embbench.cache.keys import digest, stream
-from embbench.core import CellView, Fold, HeadDefaults, Inputs, PerturbationDataset, Run, Split, Truth, UserError
+from embbench.cache.keys import array_digest, digest, stream
+from embbench.core import (
+    Fold,
+    HeadDefaults,
+    Inputs,
+    Monitor,
+    PerturbationDataset,
+    Run,
+    Sources,
+    Split,
+    Truth,
+    UserError,
+    draw_sources,
+)
 from embbench.grid.inputs import Raw, Rows, Tables, assemble, covered, query_part
 from embbench.grid.names import registry_of
+from embbench.grid.prediction import Part, Prediction, merge, mix, product
 from embbench.grid.screens import screen, split_of
-from embbench.grid.select import Choice, Problem, choose, make_head, predict_target
+from embbench.grid.select import Problem, choose, make_head, predict_target
 from embbench.grid.targets import target_values, training_truth
 from embbench.grid.vectors import compute_embedding
 from embbench.registry import Registry, Spec
 
 FALLBACK = "context_mean"
 SHIFTED_SELECT = "l2_all"  # of heads that predict means: their populations are control cells, moved
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """Predictions of the query rows of one run.
-
-    Parameters
-    ----------
-    values : (m, g) float32 effects, (m, g, 3) probabilities or (m, s, g) cells; None where ``weights`` says it all.
-    weights : (m, n_train) CSR float64 or None: ``weights @ effects[train]`` is the prediction.
-    covered : (m,) bool; False rows took the fallback.
-    choices : one per fit (per context, or one).
-    dim : features used (largest over fits).
-    cpu_seconds : process CPU time.
-    query_controls : an embedding read unperturbed cells of contexts without training rows.
-    """
-
-    values: np.ndarray | None
-    weights: sparse.csr_matrix | None
-    covered: np.ndarray
-    choices: dict[str, Choice] = field(default_factory=dict)
-    dim: int = 0
-    cpu_seconds: float = 0.0
-    query_controls: bool = False
+Watch = Callable[[str, Callable[[], str]], Monitor]  # (name of the fit, digest of what it depends on beside the key)
 
 
 @dataclass(frozen=True)
@@ -134,11 +125,14 @@ def job_of(run: Run, paths: tuple[str, ...], mark: str = "") -> Job:
     )
 
 
-def predict(job: Job) -> Prediction:
-    """Fit on the training rows and predict the query, per context or jointly."""
+def predict(job: Job, watch: Watch | None = None) -> Prediction:
+    """Fit on the training rows and predict the query, per context or jointly.
+
+    ``watch`` makes the monitor of each fit; inner selection is not watched, nor is anything without it.
+    """
     began = time.process_time()
-    parts = [_predict_part(job, train, query, label) for train, query, label in _parts(job, resolve_scope(job))]
-    out = _merge(job, parts)
+    parts = [_predict_part(job, train, query, label, watch) for train, query, label in _parts(job, resolve_scope(job))]
+    out = merge(parts, len(job.query), job.train, job.data.effects)
     used = [table.provenance for _, table in job.tables.blocks]
     used += [] if job.tables.context is None else [job.tables.context.provenance]
     unseen = bool(set(job.query.context.tolist()) - set(job.data.context[job.train].tolist()))
@@ -157,15 +151,7 @@ def _parts(job: Job, scope: str) -> list[tuple[np.ndarray, np.ndarray, str]]:
     return out
 
 
-@dataclass(frozen=True)
-class _Part:
-    train: np.ndarray
-    query: np.ndarray
-    label: str
-    prediction: Prediction
-
-
-def _predict_part(job: Job, train: np.ndarray, query: np.ndarray, label: str) -> _Part:
+def _predict_part(job: Job, train: np.ndarray, query: np.ndarray, label: str, watch: Watch | None) -> Part:
     """One fit: ``query`` are positions in ``job.query``."""
     asked = Rows(
         tuple(job.query.entities[i] for i in query),
@@ -180,17 +166,33 @@ def _predict_part(job: Job, train: np.ndarray, query: np.ndarray, label: str) ->
     fit, ask = np.flatnonzero(has[:n]), n + np.flatnonzero(has[n:])
     fallback = _fallback(job, raw, n, train, ~has[n:] if len(fit) else np.ones(len(query), dtype=bool))
     if not len(fit) or not len(ask):
-        return _Part(train, query, label, fallback)
+        return Part(train, query, label, fallback)
     problem, Y, observed = _problem(job, raw, train, fit)
     run, select = job.run, SHIFTED_SELECT if shifts(head, job.run.target) else job.run.select
     metric = job.registry.get("metrics", select).make()
     choice = choose(job.head, problem, select, metric, stream(run.dataset, run.split, run.fold, run.seed, "inner"))
     seed = stream(job.mark, run.fold, label)
     inputs = raw.featured(job.features, fit)
-    fitted = make_head(job.head, seed, **choice.params)
-    done = _predict_rows(job, fitted, inputs, fit, ask, Y, observed)
-    mixed = _mix(done, fallback, ask - n, fit, job.data.effects[train])
-    return _Part(train, query, label, replace(mixed, choices={label: choice}, dim=inputs.X.shape[1]))
+    made = make_head(job.head, seed, **choice.params)
+
+    def stage() -> str:
+        return digest([choice.params, seed, array_digest(train[fit], inputs.X, Y, observed)])
+
+    with _watched(made, watch(label, stage) if watch else None):
+        done = _predict_rows(job, made, inputs, fit, ask, Y, observed)
+    mixed = mix(done, fallback, ask - n, fit, job.data.effects[train])
+    return Part(train, query, label, replace(mixed, choices={label: choice}, dim=inputs.X.shape[1]))
+
+
+@contextmanager
+def _watched(head: Any, monitor: Monitor | None) -> Iterator[None]:
+    """Give the head its monitor, and take it back in the end: a fitted head holds nothing of this machine."""
+    if monitor is not None:
+        head.monitor = monitor
+    try:
+        yield
+    finally:
+        vars(head).pop("monitor", None)
 
 
 def _problem(job: Job, raw: Raw, train: np.ndarray, fit: np.ndarray) -> tuple[Problem, np.ndarray, np.ndarray | None]:
@@ -212,17 +214,37 @@ def _predict_rows(
     served = head.covers(train, query) if hasattr(head, "covers") else np.ones(len(ask), dtype=bool)
     if hasattr(head, "weights") and observed is None and job.run.target == "effects":
         return Prediction(None, sparse.csr_matrix(head.weights(train, query)), served)
-    fitted = head.fit(train, Y, observed)
-    if shifts(type(head), job.run.target):
-        if query.cells is None:
-            raise UserError(f"{job.data.name} has no cells; a population prediction needs them")
-        cells = _control_cells(job, query.cells, query.context)
-        values = (cells + fitted.predict(query)[:, None, :]).astype(np.float32)
+    fitted, sources, run = head.fit(train, Y, observed), None, job.run
+    if shifts(type(head), run.target):
+        sources = _draw(job, query)
+        values = sources.cells(query.cells)  # type: ignore[arg-type]
+        values += fitted.predict(query)[:, None, :]
     else:
-        values = predict_target(fitted, query, job.run.target, job.run.samples)
+        values = predict_target(fitted, query, run.target, run.samples)
+        if run.target == "population":
+            sources = _own_sources(fitted, query, run.samples)
     if not np.isfinite(values).all():
-        raise ValueError(f"{job.run.head} predicted {int((~np.isfinite(values)).sum())} non-finite values")
-    return Prediction(values, None, served)
+        raise ValueError(f"{run.head} predicted {int((~np.isfinite(values)).sum())} non-finite values")
+    return Prediction(values, None, served, sources=sources)
+
+
+def _draw(job: Job, query: Inputs) -> Sources:
+    """Control cells of query rows, from the run's own stream."""
+    if query.cells is None:
+        raise UserError(f"{job.data.name} has no cells; a population prediction needs them")
+    return draw_sources(query, job.run.samples, stream(job.mark, job.run.fold, "controls"))
+
+
+def _own_sources(head: Any, query: Inputs, samples: int) -> Sources:
+    """The control cells that a head says its samples start from; nowhere, where it does not say."""
+    if not hasattr(head, "sources"):
+        return Sources.nowhere(len(query), samples)
+    found = head.sources(query, samples)
+    if found.context.shape != (len(query), samples):
+        raise ValueError(
+            f"{type(head).__name__}.sources gave shape {found.context.shape}, expected {(len(query), samples)}"
+        )
+    return found
 
 
 def _fallback(job: Job, raw: Raw, n: int, train: np.ndarray, need: np.ndarray) -> Prediction:
@@ -239,13 +261,18 @@ def _fallback(job: Job, raw: Raw, n: int, train: np.ndarray, need: np.ndarray) -
     nobody = np.zeros(len(inputs) - n, dtype=bool)
     Y, observed = target_values(job.data, train, job.run.target, job.train)
     if job.run.target == "effects":
-        return Prediction(None, weights, nobody) if observed is None else Prediction(_product(weights, Y), None, nobody)
+        return Prediction(None, weights, nobody) if observed is None else Prediction(product(weights, Y), None, nobody)
     if job.run.target == "labels":
         return Prediction(_label_shares(weights, Y, observed), None, nobody)
-    if inputs.cells is None:
-        raise UserError(f"{job.data.name} has no cells; a population prediction needs them")
-    cells = _control_cells(job, inputs.cells, inputs.context[n:])
-    return Prediction((cells + _product(weights, Y)[:, None, :]).astype(np.float32), None, nobody)
+    sources = Sources.nowhere(len(need), job.run.samples)
+    values = np.zeros((*sources.context.shape, Y.shape[1]), dtype=np.float32)
+    asked = np.flatnonzero(need)
+    if len(asked):
+        query = query_part(inputs, n + asked)
+        drawn = _draw(job, query)
+        sources.context[asked], sources.position[asked] = drawn.context, drawn.position
+        values[asked] = drawn.cells(query.cells) + product(weights[asked], Y)[:, None, :]  # type: ignore[arg-type]
+    return Prediction(values, None, nobody, sources=sources)
 
 
 def _label_shares(weights: sparse.csr_matrix, Y: np.ndarray, tested: np.ndarray | None) -> np.ndarray:
@@ -254,72 +281,3 @@ def _label_shares(weights: sparse.csr_matrix, Y: np.ndarray, tested: np.ndarray 
     counts = np.stack([weights @ ((label == Y) & seen).astype(np.float64) for label in (-1, 0, 1)], axis=2)
     total = counts.sum(axis=2, keepdims=True)
     return np.divide(counts, total, out=np.full(counts.shape, 1 / 3), where=total > 0).astype(np.float32)
-
-
-def _control_cells(job: Job, cells: CellView, contexts: np.ndarray) -> np.ndarray:
-    """Half-A control cells (m, samples, g) for query rows, drawn with replacement from the run's own stream.
-
-    A context whose controls are closed takes those of the open contexts.
-    """
-    pools: dict[int, np.ndarray] = {}
-    for code in dict.fromkeys(contexts.tolist()):
-        sources = [code] if cells.contexts is None or code in cells.contexts else sorted(cells.contexts)
-        pools[code] = np.concatenate([cells.controls(c) for c in sources])
-    out = []
-    for row, code in enumerate(contexts.tolist()):
-        draw = np.random.default_rng(stream(job.mark, job.run.fold, "controls", row))
-        out.append(pools[code][draw.integers(len(pools[code]), size=job.run.samples)])
-    return np.stack(out)
-
-
-def _product(weights: sparse.csr_matrix, Y: np.ndarray) -> np.ndarray:
-    return np.asarray(weights @ Y.astype(np.float64), dtype=np.float32)
-
-
-def _mix(done: Prediction, fallback: Prediction, where: np.ndarray, fit: np.ndarray, Y: np.ndarray) -> Prediction:
-    """Covered rows (positions ``where``) from the head, the rest from the fallback; ``Y`` are all training effects."""
-    m = len(fallback.covered)
-    has = np.zeros(m, dtype=bool)
-    has[where] = True
-    served = has.copy()
-    served[where] = done.covered  # a head's own fallback is no prediction of the row either
-    if done.weights is not None and fallback.weights is not None:
-        place = sparse.csr_matrix((np.ones(len(fit)), (np.arange(len(fit)), fit)), shape=(len(fit), len(Y)))
-        keep = sparse.diags((~has).astype(np.float64)) @ fallback.weights
-        put = sparse.csr_matrix((np.ones(len(where)), (where, np.arange(len(where)))), shape=(m, len(where)))
-        return Prediction(None, sparse.csr_matrix(keep + put @ done.weights @ place), served)
-    base = fallback.values if fallback.values is not None else _product(fallback.weights, Y)
-    values = base.copy()
-    values[where] = done.values if done.values is not None else _product(done.weights, Y[fit])
-    return Prediction(values, None, served)
-
-
-def _merge(job: Job, parts: Sequence[_Part]) -> Prediction:
-    m, position = len(job.query), {row: i for i, row in enumerate(job.train.tolist())}
-    covered_rows = np.zeros(m, dtype=bool)
-    choices: dict[str, Choice] = {}
-    dim = 0
-    for part in parts:
-        covered_rows[part.query] = part.prediction.covered
-        choices |= part.prediction.choices
-        dim = max(dim, part.prediction.dim)
-    smoothed = [part.prediction.weights for part in parts if part.prediction.weights is not None]
-    if len(smoothed) == len(parts):
-        blocks = [weights.tocoo() for weights in smoothed]
-        rows = np.concatenate([part.query[b.row] for part, b in zip(parts, blocks, strict=True)])
-        where = [np.array([position[r] for r in part.train.tolist()]) for part in parts]
-        columns = np.concatenate([w[b.col] for w, b in zip(where, blocks, strict=True)])
-        values = np.concatenate([b.data for b in blocks])
-        weights = sparse.csr_matrix((values, (rows, columns)), shape=(m, len(job.train)))
-        weights.sort_indices()
-        return Prediction(None, weights, covered_rows, choices, dim)
-    dense = [
-        p.prediction.values
-        if p.prediction.values is not None
-        else _product(p.prediction.weights, job.data.effects[p.train])
-        for p in parts
-    ]
-    values = np.zeros((m, *dense[0].shape[1:]), dtype=np.float32)
-    for part, value in zip(parts, dense, strict=True):
-        values[part.query] = value
-    return Prediction(values, None, covered_rows, choices, dim)

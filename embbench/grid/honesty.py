@@ -13,7 +13,8 @@ import numpy as np
 
 from embbench.core import Counts, PerturbationDataset, Run, view_cells
 from embbench.core.cells import Cells
-from embbench.grid.fit import Job, Prediction, predict, tables_for
+from embbench.grid.fit import Job, predict, tables_for
+from embbench.grid.prediction import Prediction
 from embbench.grid.results import from_weights
 from embbench.grid.screens import substituted
 from embbench.grid.select import settings

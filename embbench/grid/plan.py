@@ -18,13 +18,14 @@ from embbench.grid.names import registry_of
 from embbench.grid.screens import screen, split_digest, split_of
 from embbench.grid.select import settings
 from embbench.grid.targets import training_truth
-from embbench.grid.validate import cell_spec, check_grid, split_spec
+from embbench.grid.validate import cell_spec, check_grid, preset_heads, split_spec
 from embbench.grid.vectors import component_facts, compute_embedding, spec_facts, wanted_names
 from embbench.registry import Registry
 
 if TYPE_CHECKING:
     from embbench.grid.config import Grid
 
+POPULATIONS = 2  # how control cells are drawn and populations stored; in the keys of populations only
 # named in a key by what they are, not by what they are called
 COMPONENTS = ("fold", "embedding", "context_embedding", "head", "features", "graph")
 BASELINES = (
@@ -55,6 +56,7 @@ def plan(grid: Grid, paths: tuple[str, ...] = ()) -> list[Planned]:
     registry = registry_of(paths)
     selection_metric(registry, grid.select, grid.target)
     metric_names(registry, grid.metrics, grid.target)
+    grid = preset_heads(grid, registry)
     check_grid(grid, registry, paths)
     out: dict[str, Planned] = {}
     for name, split, seed in product(grid.dataset, grid.split, grid.seed):
@@ -123,6 +125,7 @@ def _facts(registry: Registry, run: Run) -> dict[str, Any]:
     used = [b for b in (*run.blocks(), run.context_embedding) if b != "none"]
     return {
         "revision": REVISION,
+        **({"populations": POPULATIONS} if run.target == "population" else {}),
         "fallback": code_of(registry.get("heads", FALLBACK).module),
         "head": _component(registry, "heads", run.head),
         "features": _component(registry, "features", run.features),

@@ -13,17 +13,30 @@ import numpy as np
 from scipy import sparse
 
 from embbench.cache.keys import digest
+from embbench.cache.populations import content_of, read_population
 from embbench.cache.screens import load_screen, save_screen
-from embbench.cache.store import DamagedFileError, check_seal, read_h5, read_whole, replacing, set_aside, write_h5
-from embbench.core import Fold, PerturbationDataset, Run, Split, UserError
-from embbench.grid.fit import Prediction
+from embbench.cache.store import (
+    DamagedFileError,
+    Reader,
+    check_seal,
+    read_h5,
+    read_whole,
+    replacing,
+    set_aside,
+    write_h5,
+)
+from embbench.core import Fold, PerturbationDataset, Run, Sources, Split, UserError
 from embbench.grid.plan import Planned
+from embbench.grid.populations import read_cells, read_sources, source_arrays, store_cells
+from embbench.grid.prediction import Prediction
 from embbench.grid.screens import split_digest
 
 
 @dataclass(frozen=True)
 class Stored:
-    """A stored prediction: ``values`` as scored (float32), ``weights`` when it was stored that way."""
+    """A stored prediction: ``values`` as scored (float32), ``weights`` when it was stored that way, and the control
+    cells that a population was made of.
+    """
 
     run: Run
     facts: dict[str, Any]
@@ -32,6 +45,7 @@ class Stored:
     covered: np.ndarray
     values: np.ndarray
     weights: sparse.csr_matrix | None
+    sources: Sources | None = None
 
 
 def check_folder(folder: Path, what: str, option: str) -> None:
@@ -101,9 +115,9 @@ class Results:
         """The artefact, or None when it is absent or damaged (then it is set aside, and said)."""
         return read_whole(path, kind)
 
-    def _whole(self, kind: str, key: str) -> Path:
+    def _whole(self, kind: str, key: str, suffix: str = "h5") -> Path:
         """The path of an artefact whose every byte has been checked (once per process)."""
-        path = self.path(kind, key)
+        path = self.path(kind, key, suffix)
         try:
             stat = path.stat()
             _check_once(path, stat.st_ino, stat.st_mtime_ns)
@@ -159,37 +173,26 @@ class Results:
         return _latest(found)
 
     def done(self, key: str) -> bool:
-        """Whether a whole, undamaged prediction of that key is there; a damaged one is set aside, and said."""
-        path = self.path("predictions", key)
-        try:
-            stat = path.stat()
-            _check_once(path, stat.st_ino, stat.st_mtime_ns)
-        except FileNotFoundError:
+        """Whether a whole, undamaged prediction of that key is there, with its cells where it is a population; what is
+        damaged is set aside, and said.
+        """
+        if not _sound(self.path("predictions", key), "prediction", read_h5):
             return False
-        except DamagedFileError:
-            return self.valid(path, "prediction") is not None
-        return True
+        cells, path = self.facts(key).get("cells", ""), self.population_path(key)
+        return not cells or (_sound(path, "population", read_population) and content_of(path) == cells)
+
+    def population_path(self, key: str) -> Path:
+        """The file of a predicted population, ``populations/<key>.h5ad``: `anndata.read_h5ad` opens it."""
+        return self.path("populations", key, "h5ad")
 
     def add_prediction(
         self, planned: Planned, data: PerturbationDataset, fold: Fold, made: Prediction, audit: str = ""
     ) -> None:
         """Write a prediction as sparse weights or as values, whichever is smaller; clears an earlier failure.
 
-        ``audit`` is what `embbench.grid.honesty.audit` found.
+        The cells of a population go to a file of their own, first: its record names their hash, so that a record
+        without its cells is seen. ``audit`` is what `embbench.grid.honesty.audit` found.
         """
-        rows, train = fold.test, fold.train
-        arrays = {"rows": rows, "train": train, "covered": made.covered}
-        if fold.groups is not None:
-            arrays["groups"] = np.asarray(fold.groups, dtype=object)
-        weights, genes = made.weights, data.effects.shape[1]
-        if weights is not None and 12 * weights.nnz + 8 * len(rows) < 4 * len(rows) * genes:
-            arrays |= {
-                "weights|data": weights.data,
-                "weights|indices": weights.indices.astype(np.int32),
-                "weights|indptr": weights.indptr.astype(np.int64),
-            }
-        else:
-            arrays["values"] = made.values if made.values is not None else from_weights(weights, data.effects[train])
         facts = {
             "run": planned.run.coordinates(),
             "config": planned.config,
@@ -200,20 +203,34 @@ class Results:
             "audit": audit,
             "chosen": {k: {"params": c.params, "trials": c.trials, "score": c.score} for k, c in made.choices.items()},
         }
-        write_h5(self.path("predictions", planned.key), "prediction", arrays, facts, {"cpu_seconds": made.cpu_seconds})
+        if made.sources is not None:
+            content = store_cells(self.population_path(planned.key), planned, data, fold.test, made, made.sources)
+            facts |= {"cells": content, "samples": planned.run.samples}
+        arrays, record = _record_arrays(data, fold, made), {"cpu_seconds": made.cpu_seconds}
+        write_h5(self.path("predictions", planned.key), "prediction", arrays, facts, record)
         self.path("failures", planned.key, "json").unlink(missing_ok=True)
 
     def prediction(self, key: str, data: PerturbationDataset) -> Stored:
-        """Read a prediction back; ``data`` is the screen it was made on."""
+        """Read a prediction back; ``data`` is the screen it was made on.
+
+        Raises
+        ------
+        UserError
+            A file is gone, damaged, or the cells are not those of the record.
+        """
         arrays, facts = read_h5(self._whole("predictions", key), "prediction")
-        weights = None
-        if "weights|data" in arrays:
-            parts = (arrays["weights|data"], arrays["weights|indices"], arrays["weights|indptr"])
-            weights = sparse.csr_matrix(parts, shape=(len(arrays["rows"]), len(arrays["train"])))
-        values = arrays["values"] if weights is None else from_weights(weights, data.effects[arrays["train"]])
-        return Stored(
-            Run(**facts["run"]), facts, arrays["rows"], arrays["train"], arrays["covered"].astype(bool), values, weights
-        )
+        weights = _weights(arrays)
+        sources = None
+        if "cells" in facts:
+            sources = read_sources(arrays)
+            cells = read_cells(self._whole("populations", key, "h5ad"), facts["cells"], self.folder)
+            values = cells.reshape(len(arrays["rows"]), facts["samples"], -1)
+        elif weights is not None:
+            values = from_weights(weights, data.effects[arrays["train"]])
+        else:
+            values = arrays["values"]
+        covered = arrays["covered"].astype(bool)
+        return Stored(Run(**facts["run"]), facts, arrays["rows"], arrays["train"], covered, values, weights, sources)
 
     def rows(self, key: str) -> dict[str, np.ndarray]:
         """Test rows, coverage and groups of a prediction, and its training rows, without the predicted values."""
@@ -243,6 +260,45 @@ class Results:
             return ""
         except (ValueError, KeyError, TypeError):
             return f"failed; {path} is damaged, so the message is lost"
+
+
+def _record_arrays(data: PerturbationDataset, fold: Fold, made: Prediction) -> dict[str, np.ndarray]:
+    """Rows and coverage of a prediction with its weights or its values; with its sources, where it is cells."""
+    rows, train = fold.test, fold.train
+    arrays = {"rows": rows, "train": train, "covered": made.covered}
+    if fold.groups is not None:
+        arrays["groups"] = np.asarray(fold.groups, dtype=object)
+    weights, genes = made.weights, data.effects.shape[1]
+    if weights is not None and 12 * weights.nnz + 8 * len(rows) < 4 * len(rows) * genes:
+        arrays |= {
+            "weights|data": weights.data,
+            "weights|indices": weights.indices.astype(np.int32),
+            "weights|indptr": weights.indptr.astype(np.int64),
+        }
+    elif made.sources is not None:
+        arrays |= source_arrays(made.sources)
+    else:
+        arrays["values"] = made.values if made.values is not None else from_weights(weights, data.effects[train])
+    return arrays
+
+
+def _weights(arrays: dict[str, np.ndarray]) -> sparse.csr_matrix | None:
+    if "weights|data" not in arrays:
+        return None
+    parts = (arrays["weights|data"], arrays["weights|indices"], arrays["weights|indptr"])
+    return sparse.csr_matrix(parts, shape=(len(arrays["rows"]), len(arrays["train"])))
+
+
+def _sound(path: Path, kind: str, read: Reader) -> bool:
+    """Whether a whole, undamaged artefact is there (checked once per process); a damaged one is set aside, and said."""
+    try:
+        stat = path.stat()
+        _check_once(path, stat.st_ino, stat.st_mtime_ns)
+    except FileNotFoundError:
+        return False
+    except DamagedFileError:
+        return read_whole(path, kind, read) is not None
+    return True
 
 
 @functools.lru_cache(maxsize=100_000)

@@ -10,7 +10,7 @@ import threading
 import time
 import warnings
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -23,6 +23,7 @@ from embbench.core import Run, UserError
 from embbench.grid.fit import fold_of, job_of, predict
 from embbench.grid.honesty import audit, facts_of, flags_of, foreign
 from embbench.grid.metrics import metric_names
+from embbench.grid.monitor import PAUSE, Watcher, in_flight, seconds, tidy
 from embbench.grid.names import registry_of
 from embbench.grid.plan import Planned, plan
 from embbench.grid.results import Results, place
@@ -47,11 +48,17 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Errand:
-    """What all runs of a grid share: the results folder, the user's registry files, the metrics to score."""
+    """What all runs of a grid share: the results folder, the user's registry files, the metrics to score, and whether
+    somebody wants to see how far long fits are.
+    """
 
     out: str
     paths: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ()
+    watched: bool = False
+
+
+Watch = Callable[[list[str]], None]  # takes one line for every run in flight that has something to tell
 
 
 @dataclass(frozen=True)
@@ -73,6 +80,7 @@ def run_grid(
     workers: int = 1,
     paths: tuple[str, ...] = (),
     progress: Callable[[Outcome | None, int, int], None] | None = None,
+    watch: Watch | None = None,
 ) -> Tally:
     """Run what is not there yet; what exists is read, never refitted.
 
@@ -83,6 +91,7 @@ def run_grid(
     workers : processes; the number never changes a result (one thread each).
     paths : further registry files.
     progress : called with (outcome, finished, total) after every run, and with None once at the start.
+    watch : called about once a second with a line for every run in flight that reports progress.
 
     Raises
     ------
@@ -92,9 +101,10 @@ def run_grid(
     if workers < 1:
         raise UserError(f"--workers must be at least 1, got {workers}")
     results = Results(out)
+    seconds()  # a bad setting is told before anything is computed
     with one_thread():  # also while planning, which loads screens and extracts embeddings
         try:
-            return _run(plan(grid, paths), grid, results, workers, paths, progress)
+            return _run(plan(grid, paths), grid, results, workers, paths, progress, watch)
         finally:
             sweep(Path(out))  # workers that were killed just now leave theirs behind
 
@@ -106,11 +116,12 @@ def _run(
     workers: int,
     paths: tuple[str, ...],
     progress: Callable[[Outcome | None, int, int], None] | None,
+    watch: Watch | None,
 ) -> Tally:
     if all(p.reason for p in planned):
         raise UserError(f"no run of this grid is possible: {planned[0].reason}")
     _keep(results, planned, grid, paths)
-    sweep(results.folder)
+    _tidy(results)
     sweep(home())
     open_runs = [p for p in planned if not p.reason]
     todo = [p for p in open_runs if not results.done(p.key)]
@@ -119,16 +130,17 @@ def _run(
     notices: Counter[str] = Counter()
     finished = reused
     metrics = tuple(metric_names(registry_of(paths), grid.metrics, grid.target))
-    errand = Errand(str(results.folder.resolve()), paths, metrics)
+    errand = Errand(str(results.folder.resolve()), paths, metrics, watch is not None)
     if progress:
         progress(None, finished, len(open_runs))
-    for outcome in _outcomes(_tasks(todo), errand, workers):
+    for outcome in _outcomes(_tasks(todo), errand, workers, watch):
         finished += 1
         notices.update(outcome.notices)
         if outcome.status == "failed":
             failed.append(outcome)
         if progress:
             progress(outcome, finished, len(open_runs))
+    _tidy(results)
     messages = tuple(dict.fromkeys(o.message for o in failed))
     return Tally(
         len(open_runs) - len(failed),
@@ -157,6 +169,15 @@ def _keep(results: Results, planned: list[Planned], grid: Grid, paths: tuple[str
     facts = {"kinds": kinds, "marks": marks, "grid": grid.model_dump(), "told": told}
     facts |= {"scored": metric_names(registry, grid.metrics, grid.target), "registry": [Path(p).name for p in paths]}
     results.add_plan(planned, facts, {"versions": versions(), "command": _command()})
+
+
+def _tidy(results: Results) -> None:
+    """Drop what dead writers left, and the checkpoints of runs that are done or that no plan holds any more (their code
+    has changed since).
+    """
+    sweep(results.folder)
+    known = {planned["key"] for body in results.plans() for planned in body["runs"]}
+    tidy(results.folder, lambda key: key in known and not results.done(key))
 
 
 def _command() -> str:
@@ -194,15 +215,17 @@ def _tasks(todo: list[Planned]) -> list[list[Planned]]:
     return [group[i : i + 8] for group in groups.values() for i in range(0, len(group), 8)]
 
 
-def _outcomes(tasks: list[list[Planned]], errand: Errand, workers: int) -> Iterator[Outcome]:
+def _outcomes(tasks: list[list[Planned]], errand: Errand, workers: int, watch: Watch | None) -> Iterator[Outcome]:
     if workers > 1 and len(tasks) > 1:
-        yield from _pooled(tasks, errand, workers)
+        yield from _pooled(tasks, errand, workers, watch)
         return
     for planned in (p for task in tasks for p in task):
-        yield run_one(planned, errand)
+        yield run_one(planned, errand, None if watch is None else lambda line: watch([line]))
+        if watch is not None:
+            watch([])
 
 
-def _pooled(tasks: list[list[Planned]], errand: Errand, workers: int) -> Iterator[Outcome]:
+def _pooled(tasks: list[list[Planned]], errand: Errand, workers: int, watch: Watch | None) -> Iterator[Outcome]:
     """Tasks over a pool; where a worker dies, those in flight are run again alone and the others in a new pool."""
     queue = deque(tasks)
     while queue:
@@ -212,21 +235,33 @@ def _pooled(tasks: list[list[Planned]], errand: Errand, workers: int) -> Iterato
                 while queue and len(flying) <= workers:
                     future = pool.submit(run_task, queue[0], errand)
                     flying[future] = queue.popleft()
-                for future in wait(flying, return_when=FIRST_COMPLETED).done:
+                for future in _landed(flying, errand, watch):
                     yield from future.result()
                     del flying[future]
-        yield from _alone([p for task in flying.values() for p in task], errand)
+        yield from _alone([p for task in flying.values() for p in task], errand, watch)
 
 
-def _alone(suspects: list[Planned], errand: Errand) -> Iterator[Outcome]:
+def _landed(flying: Mapping[Future, list[Planned]], errand: Errand, watch: Watch | None) -> set[Future]:
+    """The tasks that have ended, at least one; meanwhile ``watch`` is told how far the others are."""
+    while not (done := wait(flying, timeout=watch and PAUSE, return_when=FIRST_COMPLETED).done):
+        if watch is not None:
+            watch(in_flight(Path(errand.out), [p.key for task in flying.values() for p in task]))
+    return done
+
+
+def _alone(suspects: list[Planned], errand: Errand, watch: Watch | None) -> Iterator[Outcome]:
     """Runs whose worker died, one at a time: the one that ends its worker again fails, the others are done."""
     results, queue = Results(Path(errand.out)), deque(suspects)
     while queue:
         with pool_of(1) as pool:
             try:
                 while queue:
-                    done = results.done(queue[0].key)
-                    yield Outcome(queue[0].key, "done") if done else pool.submit(run_one, queue[0], errand).result()
+                    if results.done(queue[0].key):
+                        yield Outcome(queue[0].key, "done")
+                    else:
+                        future = pool.submit(run_one, queue[0], errand)
+                        _landed({future: [queue[0]]}, errand, watch)
+                        yield future.result()
                     queue.popleft()
             except BrokenProcessPool as error:
                 dead = queue.popleft()
@@ -267,15 +302,19 @@ def run_task(task: list[Planned], errand: Errand) -> list[Outcome]:
         return [run_one(planned, errand) for planned in task]
 
 
-def run_one(planned: Planned, errand: Errand) -> Outcome:
-    """Fit, predict, store and score one run; a failure is recorded and reported, it does not stop the grid."""
+def run_one(planned: Planned, errand: Errand, tell: Callable[[str], None] | None = None) -> Outcome:
+    """Fit, predict, store and score one run; a failure is recorded and reported, it does not stop the grid.
+
+    ``tell`` takes lines about how far it is; without it they go to a file that the parent process reads.
+    """
     results, run, began, message = Results(Path(errand.out)), planned.run, time.perf_counter(), ""
+    watcher = Watcher(results.folder, planned.key, run, tell=tell, watched=errand.watched)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
             job = job_of(run, errand.paths, planned.config)
             split = split_of(run.dataset, run.split, run.genes, run.seed, errand.paths)
-            made, fold = predict(job), fold_of(split, run.fold)
+            made, fold = predict(job, watcher), fold_of(split, run.fold)
             # one fold is enough to show a leak, and our own components are tested for them
             asked = planned.role == "method" and fold.name == split.folds[0].name and foreign(job)
             results.add_prediction(planned, job.data, fold, made, audit(job, made, fold.test) if asked else "")
@@ -286,6 +325,7 @@ def run_one(planned: Planned, errand: Errand) -> Outcome:
                 raise
             message = _message(run, f"{type(error).__name__}: {error}")
             results.add_failure(planned.key, message)
+    watcher.close(done=not message)
     notices = tuple(dict.fromkeys(f"{run.head}: {w.message}" for w in caught if issubclass(w.category, UserWarning)))
     return Outcome(planned.key, "failed" if message else "done", message, time.perf_counter() - began, notices)
 

@@ -174,7 +174,7 @@ def _explicit(
         yield predict_target(head, query, problem.target, problem.samples)
 
 
-def make_head(spec: Spec, seed: int, **params: Any) -> Any:
+def make_head(spec: Spec, seed: int, /, **params: Any) -> Any:
     """A fresh head; heads whose constructor takes a ``seed`` get it unless the user set one."""
     import inspect
 

@@ -43,6 +43,28 @@ def check_grid(grid: Grid, registry: Registry, paths: tuple[str, ...]) -> None:
         split_of(name, split_spec(screen(name, grid.genes, paths), split), grid.genes, seed, paths)
 
 
+def preset_heads(grid: Grid, registry: Registry) -> Grid:
+    """The grid with its preset written into the heads that have it and do not name one themselves.
+
+    Raises
+    ------
+    UserError
+        An unknown head, or a preset that no head of the grid has.
+    """
+    if grid.preset == "default":
+        return grid
+    specs = [registry.parse("heads", text) for text in grid.head]
+    if not any(grid.preset in spec.entry.presets for spec in specs):
+        known = {spec.entry.name: ", ".join(["default", *spec.entry.presets]) for spec in specs}
+        told = "; ".join(f"{name}: {presets}" for name, presets in known.items())
+        raise UserError(f"preset {grid.preset!r}: no head of this grid has it; they have {told}")
+    chosen = [
+        f"{spec.text}:preset={grid.preset}" if grid.preset in spec.entry.presets and not spec.preset else spec.text
+        for spec in specs
+    ]
+    return grid.model_copy(update={"head": chosen})
+
+
 def cell_spec(registry: Registry, text: str) -> str:
     """A cell representation as the context embedding that it gives: ``scgpt`` is ``scgpt:level=cell``.
 

@@ -88,6 +88,11 @@ def seeded(seed: int) -> Iterator[torch.Generator]:
         yield torch.Generator().manual_seed(seed)
 
 
+def reseed(seed: int) -> None:
+    """Start torch's streams from ``seed``; only inside a `seeded` block, which puts them back."""
+    torch.manual_seed(seed)
+
+
 @dataclass(frozen=True)
 class Schedule:
     """How a network is trained: AdamW on mean squared error, in shuffled batches."""

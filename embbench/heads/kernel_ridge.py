@@ -6,13 +6,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Self
 
 import numpy as np
-from scipy.linalg import solve
-from scipy.spatial.distance import cdist
 
 from embbench.core import Inputs
+from embbench.heads._kernels import KERNELS, kernel_pair, kernel_ridge
 from embbench.heads._smoother import Smoother, positive
-
-KERNELS = ("rbf", "laplacian", "cosine", "linear")
 
 
 class KernelRidge(Smoother):
@@ -70,45 +67,5 @@ class KernelRidge(Smoother):
         for head in heads:
             if made != (head.kernel, head.gamma):
                 made = (head.kernel, head.gamma)
-                rows, asked = train.X.astype(np.float64), query.X.astype(np.float64)
-                scale = _median(rows, head.kernel)
-                K, k = (_kernel(part, rows, head.kernel, head.gamma / scale) for part in (rows, asked))
-            yield head._solve(K, k)
-
-    def _solve(self, K: np.ndarray, k: np.ndarray) -> np.ndarray:
-        ridge = K.copy()
-        ridge.flat[:: len(K) + 1] += self.alpha
-        try:
-            dual = solve(ridge, k.T, assume_a="pos", overwrite_a=True, check_finite=False).T
-        except np.linalg.LinAlgError as error:
-            raise ValueError(
-                f"KernelRidge: alpha {self.alpha} is too small for the {self.kernel} kernel of {len(K)} rows "
-                f"({error}); raise alpha"
-            ) from error
-        return dual - dual.mean(axis=1, keepdims=True) + 1.0 / len(K)
-
-
-def _gaps(X: np.ndarray, Z: np.ndarray, kernel: str) -> np.ndarray:
-    """Squared Euclidean (rbf) or Manhattan (laplacian) distances, shape (len(X), len(Z))."""
-    if kernel == "laplacian":
-        return cdist(X, Z, "cityblock")
-    centre = Z.mean(axis=0)
-    X, Z = X - centre, Z - centre
-    norms = np.square(X).sum(axis=1)[:, None] + np.square(Z).sum(axis=1)
-    return np.maximum(norms - 2 * (X @ Z.T), 0.0)
-
-
-def _median(rows: np.ndarray, kernel: str) -> float:
-    """Median distance over pairs of rows, 1 where there is none or it is 0, or the kernel has no width."""
-    if kernel not in ("rbf", "laplacian") or len(rows) < 2:
-        return 1.0
-    return float(np.median(_gaps(rows, rows, kernel)[np.triu_indices(len(rows), 1)])) or 1.0
-
-
-def _kernel(X: np.ndarray, Z: np.ndarray, kernel: str, g: float) -> np.ndarray:
-    """Kernel values, shape (len(X), len(Z))."""
-    if kernel in ("rbf", "laplacian"):
-        return np.exp(-g * _gaps(X, Z, kernel))
-    if kernel == "cosine":
-        X, Z = (part / np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-300) for part in (X, Z))
-    return X @ Z.T
+                K, k = kernel_pair(train.X, query.X, head.kernel, head.gamma)
+            yield kernel_ridge(K, k, head.alpha, "KernelRidge", head.kernel)

@@ -9,12 +9,11 @@ import numpy as np
 from scipy import sparse
 
 from embbench.core import Inputs
+from embbench.heads._neighbours import WEIGHTS, neighbour_matrix, neighbour_shares
 from embbench.heads._search import METRICS, backend, nearest
 from embbench.heads._smoother import Smoother, positive, whole
 
 __all__ = ["KNN", "backend"]
-
-WEIGHTS = ("uniform", "distance", "softmax")
 
 
 class KNN(Smoother):
@@ -76,25 +75,4 @@ class KNN(Smoother):
         found = {metric: nearest(train.X, query.X, k, metric) for metric, k in largest.items()}
         for head in heads:
             index, distance = (part[:, : head.k] for part in found[head.metric])
-            yield _matrix(index, head._shares(distance), len(train))
-
-    def _shares(self, distance: np.ndarray) -> np.ndarray:
-        if self.weighting == "uniform":
-            raw = np.ones_like(distance)
-        elif self.weighting == "distance":
-            zero = distance == 0
-            raw = np.where(zero.any(axis=1, keepdims=True), zero, 1.0 / np.where(zero, 1.0, distance))
-        else:
-            excess = distance - distance[:, :1]
-            scale = np.median(excess, axis=1, keepdims=True) * self.temperature
-            raw = np.where(scale > 0, np.exp(-excess / np.where(scale > 0, scale, 1.0)), excess == 0)
-        return raw / raw.sum(axis=1, keepdims=True)
-
-
-def _matrix(index: np.ndarray, share: np.ndarray, n_train: int) -> sparse.csr_matrix:
-    """Neighbour shares (n_query, k) as CSR of shape (n_query, n_train), columns ascending, without stored zeros."""
-    starts = np.arange(len(index) + 1) * index.shape[1]
-    out = sparse.csr_matrix((share.ravel(), index.ravel().copy(), starts), shape=(len(index), n_train))
-    out.eliminate_zeros()
-    out.sort_indices()
-    return out
+            yield neighbour_matrix(index, neighbour_shares(distance, head.weighting, head.temperature), len(train))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -10,11 +9,10 @@ import torch
 from torch import nn
 
 from embbench.core import HeadDefaults, Inputs
-from embbench.heads._means import context_mean
 from embbench.heads._smoother import check_rows, positive, whole
+from embbench.heads._target import Target
 from embbench.heads._torch import RowEncoder, Schedule, pick_device, seeded, train
 from embbench.numerics.folds import inner_folds
-from embbench.numerics.linalg import pca
 
 
 class ResidualNet(nn.Module):
@@ -41,36 +39,6 @@ class ResidualNet(nn.Module):
         for block in self.blocks:
             h = h + block(h)
         return self.outlet(h) + self.direct(x)
-
-
-@dataclass(frozen=True)
-class _Target:
-    """Effects as context mean + scores on principal axes of the training rows' deviations from it."""
-
-    context: np.ndarray
-    means: np.ndarray  # one row per training context, and last the mean over them
-    centre: np.ndarray
-    axes: np.ndarray
-    scale: float
-
-    @classmethod
-    def fitted(cls, inputs: Inputs, Y: np.ndarray, rank: int) -> _Target:
-        context = np.unique(inputs.context)
-        asked = np.append(context, -1)  # -1 is no context's code: it gets the mean over the contexts
-        means = context_mean(asked, inputs.context) @ Y.astype(np.float64)
-        centre, axes, singular = pca(Y - means[np.searchsorted(context, inputs.context)], rank)
-        scale = float(np.sqrt(np.square(singular).sum() / max(1, singular.size * len(Y)))) or 1.0
-        return cls(context, means, centre, axes, scale)
-
-    def base(self, context: np.ndarray) -> np.ndarray:
-        """Prediction of the context alone, shape (n, g)."""
-        place = np.searchsorted(self.context, context)
-        known = self.context[np.minimum(place, len(self.context) - 1)] == context
-        return self.means[np.where(known, place, -1)] + self.centre
-
-    def scores(self, inputs: Inputs, Y: np.ndarray) -> np.ndarray:
-        """What the network learns, shape (n, rank), float32."""
-        return (((Y - self.base(inputs.context)) @ self.axes) / self.scale).astype(np.float32)
 
 
 class MLP(HeadDefaults):
@@ -149,7 +117,7 @@ class MLP(HeadDefaults):
 
     def _train(self, inputs: Inputs, Y: np.ndarray, epochs: int, held: tuple[Inputs, np.ndarray] | None = None) -> int:
         """Set encoder, target and network from these rows; the best number of epochs on the rows held out."""
-        self.encoder_, self.target_ = RowEncoder.fitted(inputs), _Target.fitted(inputs, Y, self.rank)
+        self.encoder_, self.target_ = RowEncoder.fitted(inputs), Target.fitted(inputs, Y, self.rank)
         device, target = pick_device(self.device), self.target_
         self.net_: ResidualNet | None = None
         if not target.axes.shape[1]:  # every row equals its context mean

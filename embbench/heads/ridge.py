@@ -8,6 +8,7 @@ from typing import Any, Self
 import numpy as np
 
 from embbench.core import Inputs
+from embbench.heads._ridge import ridge_path
 from embbench.heads._smoother import Smoother, positive
 
 
@@ -48,13 +49,4 @@ class Ridge(Smoother):
     @classmethod
     def path(cls, heads: Sequence[Self], train: Inputs, query: Inputs) -> Iterator[np.ndarray]:
         """Weights (n_query, n_train) of several penalties from one eigendecomposition."""
-        mean = train.X.mean(axis=0, dtype=np.float64)
-        rows, asked = train.X - mean, query.X - mean
-        n, d = rows.shape
-        value, vector = np.linalg.eigh(rows.T @ rows if d <= n else rows @ rows.T)
-        # Directions without variance carry no signal, only rounding that a tiny alpha would blow up.
-        used = value > value.max(initial=0.0) * max(n, d) * np.finfo(np.float64).eps
-        value, vector = value[used], vector[:, used]
-        left, right = (asked @ vector, vector.T @ rows.T) if d <= n else (asked @ (rows.T @ vector), vector.T)
-        for head in heads:
-            yield 1.0 / n + (left / (value + head.alpha)) @ right
+        return ridge_path(train.X, query.X, [head.alpha for head in heads])

@@ -1,0 +1,122 @@
+"""What one run predicts: values or smoother weights, from one or several fits and the fallback."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy import sparse
+
+from embbench.core import Sources
+from embbench.grid.select import Choice
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Predictions of the query rows of one run.
+
+    Parameters
+    ----------
+    values : (m, g) float32 effects, (m, g, 3) probabilities or (m, s, g) cells; None where ``weights`` says it all.
+    weights : (m, n_train) CSR float64 or None: ``weights @ effects[train]`` is the prediction.
+    covered : (m,) bool; False rows took the fallback.
+    choices : one per fit (per context, or one).
+    dim : features used (largest over fits).
+    cpu_seconds : process CPU time.
+    query_controls : an embedding read unperturbed cells of contexts without training rows.
+    sources : of a population, the control cell that each of its cells was made of.
+    """
+
+    values: np.ndarray | None
+    weights: sparse.csr_matrix | None
+    covered: np.ndarray
+    choices: dict[str, Choice] = field(default_factory=dict)
+    dim: int = 0
+    cpu_seconds: float = 0.0
+    query_controls: bool = False
+    sources: Sources | None = None
+
+
+@dataclass(frozen=True)
+class Part:
+    """The prediction of one fit: its training rows, the positions of its rows in the query, and its name."""
+
+    train: np.ndarray
+    query: np.ndarray
+    label: str
+    prediction: Prediction
+
+
+def product(weights: sparse.csr_matrix, Y: np.ndarray) -> np.ndarray:
+    """``weights`` (m, n) times effects (n, g), summed in float64: (m, g) float32."""
+    return np.asarray(weights @ Y.astype(np.float64), dtype=np.float32)
+
+
+def mix(done: Prediction, fallback: Prediction, where: np.ndarray, fit: np.ndarray, Y: np.ndarray) -> Prediction:
+    """Covered rows (positions ``where``) from the head, the rest from the fallback; ``Y`` are all training effects."""
+    m = len(fallback.covered)
+    has = np.zeros(m, dtype=bool)
+    has[where] = True
+    served = has.copy()
+    served[where] = done.covered  # a head's own fallback is no prediction of the row either
+    if done.weights is not None and fallback.weights is not None:
+        place = sparse.csr_matrix((np.ones(len(fit)), (np.arange(len(fit)), fit)), shape=(len(fit), len(Y)))
+        keep = sparse.diags((~has).astype(np.float64)) @ fallback.weights
+        put = sparse.csr_matrix((np.ones(len(where)), (where, np.arange(len(where)))), shape=(m, len(where)))
+        return Prediction(None, sparse.csr_matrix(keep + put @ done.weights @ place), served)
+    base = fallback.values if fallback.values is not None else product(fallback.weights, Y)
+    base[where] = done.values if done.values is not None else product(done.weights, Y[fit])
+    if fallback.sources is None or done.sources is None:
+        return Prediction(base, None, served)
+    sources = fallback.sources
+    sources.context[where], sources.position[where] = done.sources.context, done.sources.position
+    return Prediction(base, None, served, sources=sources)
+
+
+def merge(parts: Sequence[Part], m: int, train: np.ndarray, effects: np.ndarray) -> Prediction:
+    """One prediction of all ``m`` query rows; as weights over ``train`` (n,) where every part has weights.
+
+    Parameters
+    ----------
+    parts : the fits; each query row belongs to one.
+    m, train : number of query rows, and training rows of the run.
+    effects : (rows of the screen, g), to turn weights of single parts into values.
+    """
+    position = {row: i for i, row in enumerate(train.tolist())}
+    covered_rows = np.zeros(m, dtype=bool)
+    choices: dict[str, Choice] = {}
+    dim = 0
+    for part in parts:
+        covered_rows[part.query] = part.prediction.covered
+        choices |= part.prediction.choices
+        dim = max(dim, part.prediction.dim)
+    smoothed = [part.prediction.weights for part in parts if part.prediction.weights is not None]
+    if len(smoothed) == len(parts):
+        blocks = [weights.tocoo() for weights in smoothed]
+        rows = np.concatenate([part.query[b.row] for part, b in zip(parts, blocks, strict=True)])
+        where = [np.array([position[r] for r in part.train.tolist()]) for part in parts]
+        columns = np.concatenate([w[b.col] for w, b in zip(where, blocks, strict=True)])
+        values = np.concatenate([b.data for b in blocks])
+        weights = sparse.csr_matrix((values, (rows, columns)), shape=(m, len(train)))
+        weights.sort_indices()
+        return Prediction(None, weights, covered_rows, choices, dim)
+    dense = [
+        p.prediction.values if p.prediction.values is not None else product(p.prediction.weights, effects[p.train])
+        for p in parts
+    ]
+    values = np.zeros((m, *dense[0].shape[1:]), dtype=np.float32)
+    for part, value in zip(parts, dense, strict=True):
+        values[part.query] = value
+    sources = _merged_sources(parts, m)
+    return Prediction(values, None, covered_rows, choices, dim, sources=sources)
+
+
+def _merged_sources(parts: Sequence[Part], m: int) -> Sources | None:
+    known = [(part.query, part.prediction.sources) for part in parts if part.prediction.sources is not None]
+    if len(known) < len(parts):
+        return None
+    out = Sources.nowhere(m, known[0][1].context.shape[1])
+    for query, found in known:
+        out.context[query], out.position[query] = found.context, found.position
+    return out
