@@ -7,12 +7,18 @@ import pytest
 from embbench.grid.config import read_grid
 from embbench.grid.plan import plan
 
-FILES = sorted((Path(__file__).resolve().parents[1] / "grids").glob("*.yaml"))
+HERE = Path(__file__).resolve().parent
+FILES = sorted((HERE.parent / "grids").glob("*.yaml"))
+SHARED = HERE.parents[1] / "shared" / "data"
+REGISTRY = (str(HERE / "real_data.yaml"),)  # the comment of a grid of real data says where its screens come from
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
 def test_every_grid_file_plans(path):
-    planned = plan(read_grid(path))
+    real = "real_data.yaml" in path.read_text(encoding="utf-8")
+    if real and not SHARED.exists():
+        pytest.skip(f"{path.name} needs the shared real data ({SHARED} is absent)")
+    planned = plan(read_grid(path), REGISTRY if real else ())
     assert planned
     assert len({p.key for p in planned}) == len(planned)
     assert not [p.reason for p in planned if p.reason]
@@ -25,3 +31,11 @@ def test_the_demo_is_a_real_crossing():
     assert set(grid.dataset) == {"sim_demo", "sim_null"}
     kang = read_grid(FILES[0].with_name("demo_kang18.yaml"))
     assert {"no_change", "perturbation_mean", "nearest_context", "knn", "ridge"} <= set(kang.head)
+
+
+def test_embedding_or_architecture_crosses_enough():
+    grid = read_grid(HERE.parent / "grids" / "embedding_or_architecture.yaml")
+    assert len(grid.emb) >= 8
+    assert len(grid.head) >= 10
+    assert {"flow_matching", "latent_diffusion", "schrodinger_bridge", "gears_gnn", "fusion", "knn"} <= set(grid.head)
+    assert len(grid.dataset) == 2

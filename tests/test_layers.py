@@ -41,7 +41,7 @@ TORCH_HEADS = (  # trained heads, and what they share
     *("mlp", "flow_matching", "latent_diffusion", "schrodinger_bridge", "gears_gnn", "fusion", "label_fusion"),
     *("latent_additive", "decoder_only", "covariate_only", "linear_additive"),
     *("_torch", "_training", "_networks", "_generative", "_latent"),
-    *("_carrier", "_conditions", "_coupling", "_fieldfit"),
+    *("_autoencoder", "_carrier", "_conditions", "_coupling", "_fieldfit"),
 )
 TORCH_FAMILIES = ("_gears", "_fusion", "_perturbench")  # prefixes of further helpers
 AT_TOP = {  # files that nothing imports before they are needed

@@ -140,11 +140,12 @@ class H5Cells:
         lengths = indptr[cells + 1] - indptr[cells]
         out = np.concatenate([[0], np.cumsum(lengths)])
         data, indices = np.empty(out[-1], np.float32), np.empty(out[-1], np.int32)
+        values, columns = file["data"], file["indices"]  # looking them up anew for every run costs a third of the time
         for run in _runs(cells, indptr):
             span = slice(int(indptr[cells[run][0]]), int(indptr[cells[run][-1] + 1]))
             own = _ranges(indptr[cells[run]] - span.start, lengths[run])
             to = slice(out[run.start], out[run.stop])
-            data[to], indices[to] = file["data"][span][own], file["indices"][span][own]
+            data[to], indices[to] = values[span][own], columns[span][own]
         return sparse.csr_matrix((data, indices, out), shape=(len(cells), genes))
 
 

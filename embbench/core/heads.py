@@ -126,6 +126,7 @@ class HeadDefaults:
     needs_embedding: ClassVar[bool] = True
     needs_cells: ClassVar[bool] = False
     needs_graph: ClassVar[bool] = False
+    reads_graph: ClassVar[bool] = False  # takes a graph where there is one
     needs_baseline: ClassVar[bool] = False
     needs_context_vector: ClassVar[bool] = False
     handles_missing: ClassVar[bool] = False  # True: rows with some blocks missing are given too

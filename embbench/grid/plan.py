@@ -146,7 +146,7 @@ def _configurations(
     axes = product(contexts, grid.combine, grid.features, grid.graph, grid.head)
     for context, combine, features, graph, head in axes:
         declared = registry.parse("heads", head).entry.load()
-        graph = graph if declared.needs_graph else "none"
+        graph = graph if declared.needs_graph or declared.reads_graph else "none"
         run = replace(base, head=head, context_embedding=context, combine=combine, features=features, graph=graph)
         if not declared.needs_embedding:
             context = context if declared.needs_context_vector else "none"

@@ -32,11 +32,12 @@ class Layers(nn.Module):
     def __init__(self, r: int, k: int) -> None:
         super().__init__()
         self.k, self.more = k, r - k
-        self.inner = nn.Sequential(nn.Linear(r, HIDDEN), nn.SiLU(), nn.Linear(HIDDEN, k))
-        self.outer = nn.Sequential(nn.Linear(k, HIDDEN), nn.SiLU(), nn.Linear(HIDDEN, r))
-        for last in (self.inner[2], self.outer[2]):
-            nn.init.zeros_(last.weight)
-            nn.init.zeros_(last.bias)
+        ends = nn.Linear(HIDDEN, k), nn.Linear(HIDDEN, r)
+        for end in ends:
+            nn.init.zeros_(end.weight)
+            nn.init.zeros_(end.bias)
+        self.inner = nn.Sequential(nn.Linear(r, HIDDEN), nn.SiLU(), ends[0])
+        self.outer = nn.Sequential(nn.Linear(k, HIDDEN), nn.SiLU(), ends[1])
 
     def encode(self, x: torch.Tensor) -> torch.Tensor:
         """Codes (b, k) of coordinates (b, r)."""

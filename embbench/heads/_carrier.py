@@ -63,7 +63,8 @@ class Carrier:
                 [row_rng(inputs, i, seed).standard_normal((m, len(self.spread))) for i in range(len(moves))]
             )
             half = (drawn * self.spread).astype(np.float32)
-            return np.concatenate([half, -half], axis=1)
+            still = self.latent(moves)[:, None] * np.float32(self.on_cells)
+            return np.concatenate([still + half, still - half], axis=1)
         half, _ = self.starts(inputs, np.zeros_like(moves), draw_sources(inputs, m, seed))
         centre = self._encode(np.zeros((1, 1, self.genes), dtype=np.float32))
         still = self.latent(moves)[:, None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -19,13 +19,17 @@ HELD_OUT = 2048  # pairs of held-out perturbations that early stopping looks at
 class Equations(Protocol):
     """What tells one generative head from another."""
 
-    outputs: int
-    sees_source: bool
+    outputs: ClassVar[int]
+    sees_source: ClassVar[bool]
 
     def practise(
         self, start: torch.Tensor, end: torch.Tensor, t: torch.Tensor, noise: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Points (b, k) of pairs at times ``t`` (b, 1), and what the fields should be there, (b, outputs, k)."""
+        ...
+
+    def gain(self, t: torch.Tensor) -> torch.Tensor | float:
+        """What the network's output is multiplied by at times ``t`` to give the fields, in the loss."""
         ...
 
 
@@ -124,4 +128,5 @@ class FieldLoss:
         source = start if self.equations.sees_source else start[:, :0]
         fields = net(points, t[:, 0], condition, source).float()
         weight = self.spread.square()  # so that errors are those of the latent space, where large axes count more
+        fields = fields * self.equations.gain(t[:, :, None])
         return ((fields - target).square() * (weight / weight.mean())).mean()

@@ -62,6 +62,10 @@ class Generative(Settings, HeadDefaults):
         """Points (b, k) of pairs at times ``t`` (b, 1), and what the fields should be there, (b, outputs, k)."""
         raise NotImplementedError(f"{type(self).__name__} must implement practise")
 
+    def gain(self, t: torch.Tensor) -> torch.Tensor | float:
+        """What the network's output is multiplied by at times ``t`` to give the fields, in the loss."""
+        return 1.0
+
     def carry(self, vector: Vector, start: torch.Tensor, noise: Noise) -> torch.Tensor:
         """End points (b, k) of start points (b, k)."""
         raise NotImplementedError(f"{type(self).__name__} must implement carry")
@@ -73,6 +77,11 @@ class Generative(Settings, HeadDefaults):
     def fit(self, inputs: Inputs, Y: np.ndarray, observed: np.ndarray | None = None) -> Self:
         """Learn from training rows (n, ...) and effects ``Y`` of shape (n, g), and from their cells where there are
         some; ``observed`` is not used, since unobserved entries of ``Y`` come filled.
+
+        Raises
+        ------
+        ValueError
+            ``Y`` has another number of rows, or the screen has cells but none of a training row.
         """
         check_rows(self, inputs, Y)
         anchor = None
@@ -86,8 +95,12 @@ class Generative(Settings, HeadDefaults):
         device = pick_device(self.device)
         carrier = Carrier(anchor, self.anchor, space, spread, conditions, Y.shape[1], inputs.cells is not None)
         latent = carrier.latent(moves)
-        folds = inner_folds(inputs.units, 5, self.seed % 2**32)
-        rows, held = folds[0] if folds else (np.arange(len(inputs)), None)
+        rows, held = pairs.having(len(inputs)), None
+        if not len(rows):
+            raise ValueError(f"{type(self).__name__}.fit: none of the {len(inputs)} training rows has perturbed cells")
+        folds = inner_folds([inputs.units[i] for i in rows], 5, self.seed % 2**32)
+        if folds:
+            rows, held = (rows[part] for part in folds[0])
         loss = FieldLoss(
             self,
             pairs,
@@ -138,6 +151,8 @@ class Generative(Settings, HeadDefaults):
         self._check("predict")
         made = self.carrier_
         moves = made.moves(inputs)
+        if not len(moves):
+            return moves
         start = made.mirrored(inputs, moves, MEAN_CELLS // 2, self.seed)
         end = self._carried(inputs, moves, start, mean=True)
         shape = (len(inputs), -1, made.genes)
@@ -151,6 +166,8 @@ class Generative(Settings, HeadDefaults):
         if not self.carrier_.on_cells or inputs.cells is None:
             raise RuntimeError(f"{type(self).__name__}.sample needs a fit on single cells; this one had effects only")
         moves = self.carrier_.moves(inputs)
+        if not len(moves):
+            return np.zeros((0, n_cells, moves.shape[1]), dtype=np.float32)
         start, cells = self.carrier_.starts(inputs, moves, self.sources(inputs, n_cells))
         end = self._carried(inputs, moves, start, mean=False)
         change = self.carrier_.space.change(flat(start), flat(end))

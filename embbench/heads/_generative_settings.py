@@ -81,6 +81,8 @@ class Settings:
         for field, high in (top | dict.fromkeys(("weight_decay", "guidance", "seed"), math.inf)).items():
             if not 0 <= getattr(self, field) < high:
                 raise ValueError(f"{name}: {field} must be in [0, {high}), got {getattr(self, field)!r}")
+        if self.width < 2:
+            raise ValueError(f"{name}: width must be at least 2, got {self.width}")
         if self.guidance != 1 and not self.drop_condition:
             raise ValueError(f"{name}: guidance {self.guidance} needs drop_condition > 0, got {self.drop_condition}")
         if self.network == "transformer" and self.width % 4:

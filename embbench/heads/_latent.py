@@ -19,7 +19,10 @@ FITTED = 12_000  # cells that the axes are fitted on
 class Space(Protocol):
     """A latent space of cells, each taken relative to the control mean of its context."""
 
-    scale: float
+    @property
+    def scale(self) -> float:
+        """What latent coordinates were divided by to have root mean square 1 over training cells."""
+        ...
 
     def encode(self, cells: np.ndarray) -> np.ndarray:
         """Latent coordinates, shape (m, k), float32, of centred cells (m, g)."""
@@ -78,7 +81,7 @@ class Material:
 class _Asked:
     """What `_read` depends on: equal where the same cells of the same source are asked for."""
 
-    digest: tuple[int, bytes, bytes, tuple[int, ...], int, str, int]
+    digest: tuple[int, str, bytes, bytes, tuple[int, ...], int, str, int]
     view: CellView = field(compare=False)
     context: np.ndarray = field(compare=False)
 
@@ -100,7 +103,8 @@ def material(inputs: Inputs, width: int, kind: str = "pca", seed: int = 0) -> Ma
         raise ValueError("material: the screen has no single cells")
     columns = b"" if view.columns is None else np.asarray(view.columns).tobytes()
     contexts = tuple(np.unique(inputs.context).tolist())
-    key = (id(view.source), np.asarray(view.rows).tobytes(), columns, contexts, width, kind, seed)
+    read = f"{view.half} {view.share}"
+    key = (id(view.source), read, np.asarray(view.rows).tobytes(), columns, contexts, width, kind, seed)
     return _read(_Asked(key, view, inputs.context))
 
 

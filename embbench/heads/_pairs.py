@@ -23,6 +23,10 @@ class Drawn:
 class Pairs(Protocol):
     """Where pairs come from. The draw depends on rows, epoch and seed alone."""
 
+    def having(self, n: int) -> np.ndarray:
+        """Which of the ``n`` training rows have pairs, ascending."""
+        ...
+
     def draw(self, rows: np.ndarray, epoch: int, most: int | None = None) -> Drawn:
         """Pairs of some training rows, equally many of each; at most ``most`` in all."""
         ...
@@ -49,6 +53,10 @@ class CellPairs:
     epsilon: float
     seed: int
     coded: dict[int, np.ndarray] = field(default_factory=dict, compare=False)
+
+    def having(self, n: int) -> np.ndarray:
+        """Rows with perturbed cells, of the first ``n``."""
+        return np.flatnonzero([len(cells) > 0 for cells in self.material.perturbed[:n]])
 
     def draw(self, rows: np.ndarray, epoch: int, most: int | None = None) -> Drawn:
         """Pairs of some rows; batches match where both sides have cells of a batch."""
@@ -95,6 +103,10 @@ class EffectPairs:
     spread: np.ndarray
     block: int
     seed: int
+
+    def having(self, n: int) -> np.ndarray:
+        """All ``n`` rows."""
+        return np.arange(n)
 
     def draw(self, rows: np.ndarray, epoch: int, most: int | None = None) -> Drawn:
         """Pairs of some rows."""

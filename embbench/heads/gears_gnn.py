@@ -47,6 +47,9 @@ class GearsGNN(HeadDefaults):
     the lent state, one hidden layer of the shared decoder, layer normalisation for batch normalisation, no own state
     of a gene for being the perturbed one, and loss terms as `Loss` says.
 
+    Defaults were chosen on four simulated screens and looked at on six more: plain squares gave a smaller L2 than the
+    published power 4 in all seven that were informative, and four networks a smaller one than one in all three tried.
+
     Parameters
     ----------
     hidden, dropout : width of states; share of a row's state left out in training, in [0, 1).

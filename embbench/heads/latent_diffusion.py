@@ -39,7 +39,7 @@ class LatentDiffusion(Generative):
 
     ``y_t = c y + s e`` with ``c^2 + s^2 = 1`` on the cosine schedule; the network reads ``y_t`` and the control cell.
     What it learns is added to the optimum for standard normal ``y`` (0, ``s y_t``, ``c y_t`` for ``v``, ``epsilon``,
-    ``x0``), so that an untrained network generates Gaussian cells. The predicted mean effect is the mean of the
+    ``x0``; for ``epsilon`` times ``c``), so that an untrained network generates Gaussian cells. The predicted mean effect is the mean of the
     estimate of ``y`` at time 1, where ``y_t`` is noise alone and the estimate is ``E[y | control cell]``. The other
     parameters are those of `embbench.heads._generative_settings.Settings`.
 
@@ -94,16 +94,18 @@ class LatentDiffusion(Generative):
         target = {"v": c * noise - s * end, "epsilon": noise - s * points, "x0": end - c * points}[self.objective]
         return points, target[:, None]
 
+    def gain(self, t: torch.Tensor) -> torch.Tensor | float:
+        """``c`` for the objective ``epsilon`` (the network gives ``(e - s y_t) / c``, in the loss of ``e``), else 1."""
+        return signal(t).clamp(0, 1) if self.objective == "epsilon" else 1.0
+
     def estimates(self, field: torch.Tensor, x: torch.Tensor, c: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Estimates of ``y`` and of the noise (b, k), from the network's field (b, k) at points with signal ``c``."""
         s = (1 - c * c).sqrt()
-        if self.objective == "v":
-            return c * x - s * field, s * x + c * field
         if self.objective == "x0":
             clean = c * x + field
             return clean, (x - c * clean) / s.clamp(min=1e-6)
-        noise = s * x + field
-        return (x - s * noise) / c.clamp(min=1e-6), noise
+        # For ``epsilon`` this is (x - s e) / c without the division, which near time 1 multiplies errors by thousands.
+        return c * x - s * field, s * x + c * field
 
     def carry(self, vector: Vector, start: torch.Tensor, noise: Noise) -> torch.Tensor:
         """Denoise from noise to cells along equally spaced times."""
