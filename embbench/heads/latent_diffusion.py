@@ -39,8 +39,9 @@ class LatentDiffusion(Generative):
 
     ``y_t = c y + s e`` with ``c^2 + s^2 = 1`` on the cosine schedule; the network reads ``y_t`` and the control cell.
     What it learns is added to the optimum for standard normal ``y`` (0, ``s y_t``, ``c y_t`` for ``v``, ``epsilon``,
-    ``x0``; for ``epsilon`` times ``c``), so that an untrained network generates Gaussian cells. The predicted mean effect is the mean of the
-    estimate of ``y`` at time 1, where ``y_t`` is noise alone and the estimate is ``E[y | control cell]``. The other
+    ``x0``; for ``epsilon`` times ``c``), so that an untrained network generates Gaussian cells. The predicted mean
+    effect is the mean of the estimate of ``y`` at time 1, where ``y_t`` is noise alone and the estimate is
+    ``E[y | control cell]``. The other
     parameters are those of `embbench.heads._generative_settings.Settings`.
 
     Parameters
