@@ -448,3 +448,14 @@ def test_the_autoencoder_of_little(cells):
     assert 1 <= z.shape[1] <= min(5, cells.shape[1])
     assert np.isfinite(z).all()
     assert np.isfinite(made.change(z, z + 1)).all()
+
+
+def test_fields_on_effects_learn_what_the_anchor_misses():
+    """Without cells the targets are the anchor's errors on rows that it has not seen, so a field has something to say."""
+    rng = np.random.default_rng(5)
+    X = rng.normal(size=(60, 4)).astype(np.float32)
+    Y = (np.sin(3 * X) @ rng.normal(size=(4, 20)) + 0.1 * rng.normal(size=(60, 20))).astype(np.float32)
+    rows = Inputs(X, np.zeros(60, int), sparse.eye(60, format="csr", dtype=np.float32), tuple((i,) for i in range(60)))
+    made = [head(steps=60, check_every=20, width=16, depth=1, device="cpu").fit(rows, Y) for head in HEADS]
+    assert all(head.carrier_.spread.min() > 1e-3 for head in made)
+    assert all(len(head.carrier_.spread) > 5 for head in made)

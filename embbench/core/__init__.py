@@ -9,7 +9,7 @@ from embbench.core.heads import Fold, Head, HeadDefaults, Inputs, Split
 from embbench.core.run import Run
 from embbench.core.scoring import Composite, DETable, Metric, Truth
 from embbench.core.screen import ENTITY_TYPES, UNITS, PerturbationDataset, UserError
-from embbench.core.sources import Sources, draw_sources
+from embbench.core.sources import Sources, draw_sources, row_address
 from embbench.core.training import Monitor, Silent
 from embbench.core.vectors import ContextExtractor, Embedding, Extractor, ExtractorDefaults
 
@@ -40,6 +40,7 @@ __all__ = [
     "Truth",
     "UserError",
     "draw_sources",
+    "row_address",
     "share_of",
     "view_cells",
 ]

@@ -98,7 +98,7 @@ def draw_sources(inputs: Inputs, n_cells: int, seed: int) -> Sources:
         total = sum(sizes)
         if not total:
             raise ValueError(f"draw_sources: contexts {opened} have no control cells of half {view.half}")
-        rng = np.random.default_rng([seed, *_address(inputs, row)])
+        rng = np.random.default_rng([seed, *row_address(inputs, row)])
         drawn = rng.permutation(total)[:n_cells] if total >= n_cells else rng.integers(total, size=n_cells)
         owner = np.searchsorted(np.cumsum(sizes), drawn, side="right")
         out.context[row] = np.asarray(opened)[owner]
@@ -106,7 +106,7 @@ def draw_sources(inputs: Inputs, n_cells: int, seed: int) -> Sources:
     return out
 
 
-def _address(inputs: Inputs, row: int) -> list[int]:
+def row_address(inputs: Inputs, row: int) -> list[int]:
     """What a row is, as whole numbers."""
     dose = np.float32(0 if inputs.dose is None else inputs.dose[row]).view(np.uint32)
     return [int(inputs.context[row]), int(dose), *np.sort(inputs.entities[row].indices).tolist()]

@@ -31,16 +31,19 @@ class _Setting:
 class Anchor:
     """Kernel ridge regression of effects: ``Y = mean + context mean + f(x, context) + noise``.
 
-    The prior covariance of ``f`` between two rows is ``(k(x, x') + identity [same perturbations]) (share + (1 - share)
-    [same context])``: intrinsic coregionalisation with one correlation between contexts. Kernel, share, identity and
-    penalty are those with the smallest leave-one-unit-out squared error, in closed form (`left_out`); with one unit
-    only, whose rows leave nothing to learn from, the largest penalty.
+    The prior covariance of ``f`` between two rows is ``(k(x, x') + identity [number of perturbations that both have])
+    (share + (1 - share) [same context])``; the identity part is additive in a set's members. This is
+    intrinsic coregionalisation with one correlation between contexts. Kernel, share, identity and penalty are those
+    with the smallest leave-one-unit-out squared error, in closed form (`left_out`); with one unit only, whose rows
+    leave nothing to learn from, the largest penalty.
 
     Parameters
     ----------
     train : training rows.
     dual : shape (n, g), coefficients.
     setting, penalty : what was chosen.
+    out_of_unit : shape (n, g), float32, predictions of training rows without the rows that share a unit with them; 0
+        where no other is left.
 
     References
     ----------
@@ -51,6 +54,7 @@ class Anchor:
     dual: np.ndarray
     setting: _Setting
     penalty: float
+    out_of_unit: np.ndarray
 
     @classmethod
     def fitted(cls, inputs: Inputs, Y: np.ndarray) -> Anchor:
@@ -71,8 +75,11 @@ class Anchor:
         _, setting, penalty = best
         value, vector = np.linalg.eigh(_prior(setting, rows, rows, rows))
         value = np.maximum(value, 0)
-        dual = (vector / (value + penalty)) @ (vector.T @ Y.astype(np.float64))
-        return cls(rows, dual, setting, penalty)
+        target = Y.astype(np.float64)
+        dual = (vector / (value + penalty)) @ (vector.T @ target)
+        errors = left_out((vector * (value / (value + penalty))) @ vector.T, target, blocks)
+        unseen = target - np.where(np.isfinite(errors), errors, target)
+        return cls(rows, dual, setting, penalty, unseen.astype(np.float32))
 
     def predict(self, inputs: Inputs) -> np.ndarray:
         """Effects, shape (n_query, g), float32."""
@@ -94,8 +101,7 @@ def _settings(rows: Inputs) -> Iterator[_Setting]:
     """Settings worth comparing: several contexts or none, vectors or none, repeated perturbations or none."""
     shares = SHARES if len(np.unique(rows.context)) > 1 else (1.0,)
     sets = indicator(rows.entities)
-    same = (sets @ sets.T).toarray()
-    repeated = bool(sets.nnz) and len(np.unique(same, axis=0)) < len(rows)
+    repeated = bool(sets.nnz) and bool((np.diff(sets.tocsc().indptr) > 1).any())
     kinds = ("linear", "rbf") if rows.X.shape[1] else ("linear",)
     yield from (_Setting(*s) for s in product(kinds, shares, (0.0, 1.0) if repeated else (0.0,)))
 
@@ -121,8 +127,7 @@ def _prior(setting: _Setting, rows: Inputs, train: Inputs, scale: Inputs) -> np.
         kernel = np.exp(-cdist(a, b, "sqeuclidean") / (width or 1.0))
     if setting.identity:
         sets = [indicator(part.entities) for part in (rows, train)]
-        sizes = [np.maximum(np.asarray(s.sum(axis=1)), 1) for s in sets]
-        kernel = kernel + (sets[0] @ sets[1].T).toarray() / np.sqrt(sizes[0] * sizes[1].T)
+        kernel = kernel + (sets[0] @ sets[1].T).toarray()
     together = rows.context[:, None] == train.context[None, :]
     kernel = kernel * (setting.share + (1 - setting.share) * together)
     return np.asarray(kernel + FLAT[0] + FLAT[1] * together, dtype=np.float64)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from embbench.core import Inputs, Sources, draw_sources
+from embbench.core import Inputs, Sources, draw_sources, row_address
 from embbench.heads._anchor import Anchor, means_only
 from embbench.heads._conditions import Conditions
 from embbench.heads._latent import Space
@@ -81,7 +81,7 @@ def flat(values: np.ndarray) -> np.ndarray:
 
 def row_rng(inputs: Inputs, row: int, seed: int) -> np.random.Generator:
     """A stream that depends on what a row is, not on the other rows."""
-    return np.random.default_rng([13, seed, int(inputs.context[row]), *np.sort(inputs.entities[row].indices).tolist()])
+    return np.random.default_rng([13, seed, *row_address(inputs, row)])
 
 
 def row_noise(inputs: Inputs, like: torch.Tensor, m: int, seed: int, *, mirrored: bool) -> Callable[[], torch.Tensor]:

@@ -10,7 +10,7 @@ import torch
 from embbench.core import Inputs
 from embbench.heads._torch import RowEncoder
 
-HIDE_CONTEXT = 0.1  # of training pairs, where there are several contexts, so that unseen ones are practised
+HIDE_CONTEXT = 0.1  # of training pairs, so that unseen contexts are practised
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Conditions:
     @property
     def hide(self) -> float:
         """Share of training pairs whose context one-hot is hidden."""
-        return HIDE_CONTEXT if self.contexts > 1 else 0.0
+        return HIDE_CONTEXT
 
     def hidden(self, told: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
         """Conditions (b, p) with the perturbation, and the context one-hot, kept as the columns of ``keep`` (b, 2) say.
@@ -59,6 +59,12 @@ class Conditions:
         out[:, vectors] *= perturbation
         out[:, -self.width :] *= perturbation
         return out
+
+    def foreign(self, told: torch.Tensor, fitted: torch.Tensor) -> torch.Tensor:
+        """Conditions (b, p) without the one-hot of contexts that no row of ``fitted`` (m, p) has: as in a query."""
+        onehot = slice(1, 1 + self.contexts)
+        known = (told[:, onehot] * fitted[:, onehot].amax(dim=0)).sum(dim=1) > 0
+        return self.hidden(told, torch.stack([torch.ones_like(known), known], dim=1))
 
     def nothing(self, told: torch.Tensor) -> torch.Tensor:
         """Conditions (b, p) whose perturbation is hidden."""

@@ -98,12 +98,13 @@ class FieldLoss:
             rng = torch.Generator().manual_seed(self.seed)
             t = torch.linspace(0.01, 0.99, len(row))[torch.randperm(len(row), generator=rng)][:, None]
             noise = torch.randn(start.shape, generator=rng)
-            self._kept = (start, end, t.to(start.device), noise.to(start.device), self.told[row])
+            told = self.conditions.foreign(self.told[row], self.told[self.rows])
+            self._kept = (start, end, t.to(start.device), noise.to(start.device), told)
         start, end, t, noise, condition = self._kept
         return float(self._loss(net, start, end, t, noise, condition))
 
     def _place(self, step: int) -> tuple[int, int]:
-        """Epoch and place in it of a step; an epoch gives every training row's pairs once."""
+        """Epoch and place in it of a step; an epoch gives every training row's pairs at most once."""
         if not self._steps:
             self._steps = max(1, len(self.pairs.draw(self.rows, 0).row) // self.batch_size)
         return divmod(step - 1, self._steps)

@@ -88,8 +88,11 @@ class Generative(Settings, HeadDefaults):
         if self.anchor != "none":
             anchor = Anchor.fitted(inputs if self.anchor == "kernel" else means_only(inputs), Y)
         # Training cells are moved by their own mean effect, so that the field learns the shape of a population and
-        # leaves means, which it would overfit, to the anchor.
-        moves = np.zeros_like(Y) if anchor is None else Y
+        # leaves means, which it would overfit, to the anchor. Effects alone have no shape: there the field learns what
+        # the anchor misses of rows that it has not seen.
+        moves = np.zeros_like(Y)
+        if anchor is not None:
+            moves = Y if inputs.cells is not None else anchor.out_of_unit
         pairs, space, spread = self._pairs(inputs, Y, moves)
         conditions = Conditions.fitted(inputs, len(spread))
         device = pick_device(self.device)
@@ -155,8 +158,8 @@ class Generative(Settings, HeadDefaults):
             return moves
         start = made.mirrored(inputs, moves, MEAN_CELLS // 2, self.seed)
         end = self._carried(inputs, moves, start, mean=True)
-        shape = (len(inputs), -1, made.genes)
-        return moves + made.space.change(flat(start), flat(end)).reshape(shape).mean(axis=1)
+        means = [made.space.change(*pair).mean(axis=0) for pair in zip(start, end, strict=True)]
+        return moves + np.stack(means).astype(np.float32)
 
     def sample(self, inputs: Inputs, n_cells: int) -> np.ndarray:
         """Cells, shape (n_query, n_cells, g), float32, log1p expression, made of the control cells that `sources`
@@ -170,8 +173,9 @@ class Generative(Settings, HeadDefaults):
             return np.zeros((0, n_cells, moves.shape[1]), dtype=np.float32)
         start, cells = self.carrier_.starts(inputs, moves, self.sources(inputs, n_cells))
         end = self._carried(inputs, moves, start, mean=False)
-        change = self.carrier_.space.change(flat(start), flat(end))
-        return np.asarray(cells + moves[:, None, :] + change.reshape(cells.shape), dtype=np.float32)
+        for row, pair in enumerate(zip(start, end, strict=True)):
+            cells[row] += moves[row] + self.carrier_.space.change(*pair)
+        return cells
 
     def sources(self, inputs: Inputs, n_cells: int) -> Sources:
         """The control cells that `sample` starts from, (n_query, n_cells) of them."""

@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
+import torch
+
 from embbench.heads._coupling import COUPLINGS
 from embbench.heads._smoother import positive, whole
 from embbench.heads._torch import pick_device
@@ -74,13 +77,18 @@ class Settings:
         counts = ("latent_dim", "block", "width", "depth", "steps", "batch_size", "check_every", "patience")
         whole(name, **{field: getattr(self, field) for field in counts})
         positive(name, lr=self.lr, epsilon=self.epsilon)
+        if not isinstance(self.compile, bool):
+            raise ValueError(f"{name}: compile must be true or false, got {self.compile!r}")
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int | np.integer):
+            raise ValueError(f"{name}: seed must be a whole number >= 0, got {self.seed!r}")
         for field, known in CHOICES.items():
             if getattr(self, field) not in known:
                 raise ValueError(f"{name}: {field} must be one of {known}, got {getattr(self, field)!r}")
         top = dict.fromkeys(("dropout", "average", "drop_condition"), 1.0)
         for field, high in (top | dict.fromkeys(("weight_decay", "guidance", "seed"), math.inf)).items():
-            if not 0 <= getattr(self, field) < high:
-                raise ValueError(f"{name}: {field} must be in [0, {high}), got {getattr(self, field)!r}")
+            value = getattr(self, field)
+            if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 <= value < high:
+                raise ValueError(f"{name}: {field} must be in [0, {high}), got {value!r}")
         if self.width < 2:
             raise ValueError(f"{name}: width must be at least 2, got {self.width}")
         if self.guidance != 1 and not self.drop_condition:
@@ -88,6 +96,6 @@ class Settings:
         if self.network == "transformer" and self.width % 4:
             raise ValueError(f"{name}: width of a transformer must be a multiple of 4 (heads), got {self.width}")
         try:
-            pick_device(self.device)
-        except RuntimeError as error:
-            raise ValueError(f"{name}: device {self.device!r} is not one of torch's: {error}") from error
+            torch.empty(0, device=pick_device(self.device))
+        except (RuntimeError, AssertionError) as error:
+            raise ValueError(f"{name}: device {self.device!r} is not one of torch's, or not here: {error}") from error

@@ -7,7 +7,7 @@ from typing import Self
 import numpy as np
 from scipy import sparse
 
-from embbench.core import CellView, HeadDefaults, Inputs
+from embbench.core import CellView, HeadDefaults, Inputs, row_address
 from embbench.heads._means import context_mean
 from embbench.heads._smoother import check_rows, whole
 
@@ -114,7 +114,7 @@ def draw_pool(
     row = np.empty((len(inputs), n_cells), dtype=np.int64)
     position = np.empty_like(row)
     for query in range(len(inputs)):
-        rng = np.random.default_rng([seed, *_address(inputs, query)])
+        rng = np.random.default_rng([seed, *row_address(inputs, query)])
         part = slice(weights.indptr[query], weights.indptr[query + 1])
         rows = weights.indices[part]
         counts = systematic(weights.data[part], n_cells, rng)
@@ -188,9 +188,3 @@ def change_contexts(cells: np.ndarray, row: np.ndarray, train: Inputs, query: In
         shift = query.baseline[there].astype(np.float64) - query.baseline[here]
         if np.isfinite(shift).all():
             cells[(query.context == there)[:, None] & (home == here)] += shift.astype(np.float32)
-
-
-def _address(inputs: Inputs, row: int) -> list[int]:
-    """What a row is, as whole numbers: context, dose and entities."""
-    dose = np.float32(0 if inputs.dose is None else inputs.dose[row]).view(np.uint32)
-    return [int(inputs.context[row]), int(dose), *np.sort(inputs.entities[row].indices).tolist()]

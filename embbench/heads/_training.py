@@ -92,7 +92,7 @@ def train_steps(
         state.step += 1
         reseed(plan.seed * STEP_STREAM % 2**62 + state.step)
         _advance(net, mean, optimiser, loss, state.step, plan)
-        if held_out is not None and state.step % plan.check_every == 0:
+        if held_out is not None and (state.step % plan.check_every == 0 or state.step == plan.steps):
             _look(state, mean, held_out)
             monitor.report("training", state.step, plan.steps, f"held-out {state.lowest:.3g}")
         elif state.step % 50 == 0:

@@ -17,7 +17,8 @@ SOLVERS = {"euler": ((0.0,), (1.0,)), "heun": ((0.0, 1.0), (0.5, 0.5)), "rk4": (
 
 @dataclass(eq=False)
 class FlowMatching(Generative):
-    """Conditional optimal-transport paths ``x_t = (1 - t) x_0 + t x_1 + sigma e``; the network learns ``x_1 - x_0``.
+    """Conditional optimal-transport paths ``x_t = (1 - t) x_0 + t x_1``; the network learns ``x_1 - x_0``. The start
+    ``x_0`` is a control cell with fresh noise in it, see ``noise``.
 
     Cells are sampled by ``dx = v(x, t) dt`` from 0 to 1; see `evaluations` for their number. The predicted mean effect
     is the mean of ``v(x_0, 0)``, which is ``E[x_1 - x_0 | x_0]``. The other parameters are those of
@@ -51,9 +52,9 @@ class FlowMatching(Generative):
     def __post_init__(self) -> None:
         super().__post_init__()
         whole("FlowMatching", solver_steps=self.solver_steps)
-        if self.solver not in SOLVERS:
+        if self.solver not in tuple(SOLVERS):
             raise ValueError(f"FlowMatching: solver must be one of {tuple(SOLVERS)}, got {self.solver!r}")
-        if not 0 <= self.noise <= 1:
+        if not isinstance(self.noise, int | float) or not 0 <= self.noise <= 1:
             raise ValueError(f"FlowMatching: noise must be in [0, 1], got {self.noise!r}")
 
     @property

@@ -77,7 +77,7 @@ class LatentDiffusion(Generative):
         for name, value, known in (("objective", self.objective, OBJECTIVES), ("sampler", self.sampler, SAMPLERS)):
             if value not in known:
                 raise ValueError(f"LatentDiffusion: {name} must be one of {known}, got {value!r}")
-        if not 0 <= self.eta <= 1:
+        if not isinstance(self.eta, int | float) or not 0 <= self.eta <= 1:
             raise ValueError(f"LatentDiffusion: eta must be in [0, 1], got {self.eta!r}")
 
     @property
