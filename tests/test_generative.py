@@ -451,7 +451,7 @@ def test_the_autoencoder_of_little(cells):
 
 
 def test_fields_on_effects_learn_what_the_anchor_misses():
-    """Without cells the targets are the anchor's errors on rows that it has not seen, so a field has something to say."""
+    """Without cells the targets are the anchor's errors on rows that it has not seen: there is something to learn."""
     rng = np.random.default_rng(5)
     X = rng.normal(size=(60, 4)).astype(np.float32)
     Y = (np.sin(3 * X) @ rng.normal(size=(4, 20)) + 0.1 * rng.normal(size=(60, 20))).astype(np.float32)
