@@ -43,7 +43,7 @@ TORCH_HEADS = (  # trained heads, and what they share
     *("_torch", "_training", "_networks", "_generative", "_latent"),
     *("_autoencoder", "_carrier", "_conditions", "_coupling", "_fieldfit"),
 )
-TORCH_FAMILIES = ("_gears", "_fusion", "_perturbench")  # prefixes of further helpers
+TORCH_FAMILIES = ("_gears", "_fusion", "_perturbench", "_generative")  # prefixes of further helpers
 AT_TOP = {  # files that nothing imports before they are needed
     **{f"heads/{name}.py": {"torch"} for name in TORCH_HEADS},
     **{f"heads/{p.name}": {"torch"} for part in TORCH_FAMILIES for p in (PACKAGE / "heads").glob(f"{part}*.py")},

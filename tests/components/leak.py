@@ -16,8 +16,10 @@ class NoisyCells:
     def __init__(self, source, rows):
         self.source, self.rows = source, set(rows.tolist())
 
-    def controls(self, context, half="A"):
-        return self.source.controls(context, half)
+    def __getattr__(self, name):
+        if name.startswith("__"):  # pickling asks before there is a source
+            raise AttributeError(name)
+        return getattr(self.source, name)
 
     def perturbed(self, row):
         cells = self.source.perturbed(row)
