@@ -103,7 +103,8 @@ def material(inputs: Inputs, width: int, kind: str = "pca", seed: int = 0) -> Ma
         raise ValueError("material: the screen has no single cells")
     columns = b"" if view.columns is None else np.asarray(view.columns).tobytes()
     contexts = tuple(np.unique(inputs.context).tolist())
-    read = f"{view.half} {view.share}"
+    opened = "all" if view.contexts is None else sorted(view.contexts)
+    read = f"{view.half} {view.share} {opened}"  # what another view of the same rows may not read
     key = (id(view.source), read, np.asarray(view.rows).tobytes(), columns, contexts, width, kind, seed)
     return _read(_Asked(key, view, inputs.context))
 
