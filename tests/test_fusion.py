@@ -249,7 +249,7 @@ def test_concat_pca_is_ridge_on_components():
     assert np.allclose(ConcatPCA(5, 3.0).fit(train, Y).predict(query), oracle, atol=1e-4)
     heads = [ConcatPCA(d, a) for d in (5, 2) for a in (0.1, 3.0)]
     for head, shared in zip(heads, ConcatPCA.path(heads, train, query), strict=True):
-        assert np.allclose(shared, head.weights(train, query), atol=1e-10)
+        assert np.allclose(shared.matrix(), head.weights(train, query), atol=1e-10)
 
 
 def test_stacked_kernel_of_one_block_is_kernel_ridge():

@@ -23,8 +23,8 @@ from embbench.grid.frames import read_frames
 from embbench.grid.inputs import Raw, assemble, query_part
 from embbench.grid.names import registry_of
 from embbench.grid.plan import plan
-from embbench.grid.prediction import Prediction
-from embbench.grid.results import Results, from_weights
+from embbench.grid.prediction import Prediction, product
+from embbench.grid.results import Results
 from embbench.grid.score import truth_of
 from embbench.grid.screens import detectable, screen, split_of
 from embbench.grid.select import Problem, choose
@@ -458,7 +458,7 @@ def test_weights_and_values_are_the_same_prediction(paths, tmp_path):
     for p in (few, many):
         made, data = stored(results, p, paths)
         fresh = predict(job_of(p.run, paths))
-        assert np.array_equal(from_weights(fresh.weights, data.effects[fold.train]), made.values)
+        assert np.array_equal(product(fresh.weights, data.effects[fold.train]), made.values)
         other = Results(tmp_path / p.key)
         dense = Prediction(made.values, None, fresh.covered, fresh.choices)
         other.add_prediction(p, data, fold, dense)

@@ -27,6 +27,7 @@ from embbench.heads.no_change import NoChange
 from embbench.heads.perturbation_mean import PerturbationMean
 from embbench.heads.ridge import Ridge
 from embbench.heads.sklearn_any import PartialLeastSquares, SklearnRegressor
+from embbench.numerics.smoothers import matrix_of
 
 FAST = {"width": 16, "depth": 1, "epochs": 10, "patience": 3, "rank": 4, "device": "cpu"}
 SMOOTHERS = [
@@ -131,7 +132,7 @@ def test_path_gives_the_bits_of_single_settings(cls):
     assert 4 <= len(heads) <= 24
     for head, W in zip(heads, cls.path(heads, train, query), strict=True):
         alone = head.weights(train, query)
-        dense = [m.toarray() if sparse.issparse(m) else m for m in (W, alone)]
+        dense = [m.toarray() if sparse.issparse(m) else m for m in (matrix_of(W), alone)]
         np.testing.assert_array_equal(*dense)
 
 

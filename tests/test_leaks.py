@@ -12,7 +12,7 @@ from embbench.core import Run
 from embbench.grid import screens, vectors
 from embbench.grid.fit import job_of, predict
 from embbench.grid.names import registry_of
-from embbench.grid.results import from_weights
+from embbench.grid.prediction import product
 
 STATIC, FITTED = "ppi:dim=4", "effect_pca:dim=4"
 SMALL = {
@@ -77,7 +77,7 @@ def run_folds(run, paths):
     for fold in ("fold0", "fold1"):
         job = job_of(Run(**{**run, "fold": fold}), paths)
         made = predict(job)
-        values = made.values if made.values is not None else from_weights(made.weights, job.data.effects[job.train])
+        values = made.values if made.values is not None else product(made.weights, job.data.effects[job.train])
         out[fold] = (values, made.covered)
     return out
 

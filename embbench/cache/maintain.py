@@ -1,4 +1,4 @@
-"""Look after the cache: list, verify and prune embedding artefacts."""
+"""Look after the cache: list, verify and prune embeddings and Gram matrices of screens."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _verified(item: Item) -> Item:
     if item.problem:
         return item
     try:
-        read_h5(item.path, "embedding")
+        read_h5(item.path, "gram" if item.path.parent.name == "gram" else "embedding")
     except (DamagedFileError, FileNotFoundError) as error:
         return Item(item.path, item.spec, item.shape, item.size, item.age_days, item.written_with, str(error))
     return item

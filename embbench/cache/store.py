@@ -242,6 +242,26 @@ def read_h5(path: Path, kind: str) -> tuple[dict[str, np.ndarray], dict[str, Any
     UserError
         It cannot be read (permissions, disk).
     """
+    return _open(path, kind, _read)
+
+
+def map_h5(path: Path, kind: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """As `read_h5`, with arrays of numbers as read-only maps of the file: processes share its pages.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "x.h5"
+    >>> _ = write_h5(path, "gram", {"matrix": np.eye(2)}, {})
+    >>> map_h5(path, "gram")[0]["matrix"].tolist()
+    [[1.0, 0.0], [0.0, 1.0]]
+    """
+    return _open(path, kind, _mapped)
+
+
+def _open(
+    path: Path, kind: str, take: Callable[[h5py.Dataset], np.ndarray]
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     check_seal(path)
     try:
         with h5py.File(path, "r") as file:
@@ -252,7 +272,7 @@ def read_h5(path: Path, kind: str) -> tuple[dict[str, np.ndarray], dict[str, Any
             if found != (kind, version):
                 raise DamagedFileError(f"{path}: expected a {kind} file of version {version}, found {found}")
             attributes = json.loads(file.attrs["attributes"])
-            arrays = {name: _read(item) for name, item in file.items()}
+            arrays = {name: take(item) for name, item in file.items()}
     except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
         raise DamagedFileError(f"{path}: not a readable HDF5 file: {error}") from error
     return arrays, attributes
@@ -285,6 +305,13 @@ def _identity(path: Path) -> tuple[int, int, int] | None:
 
 def _read(item: h5py.Dataset) -> np.ndarray:
     return item.asstr()[...] if h5py.check_string_dtype(item.dtype) else item[...]
+
+
+def _mapped(item: h5py.Dataset) -> np.ndarray:
+    offset = item.id.get_offset()  # None: strings, and arrays without a value
+    if offset is None or h5py.check_string_dtype(item.dtype):
+        return _read(item)
+    return np.asarray(np.memmap(item.file.filename, item.dtype, "r", offset, item.shape))
 
 
 def read_record(path: Path) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -97,13 +98,27 @@ class PerturbationDataset:
     def __len__(self) -> int:
         return len(self.effects)
 
-    @property
+    def _with(self, **changes: Any) -> PerturbationDataset:
+        """A copy with some fields changed; what was cut out of a checked screen is not checked again."""
+        made = object.__new__(type(self))
+        made.__dict__.update({f.name: changes.get(f.name, getattr(self, f.name)) for f in fields(self)})
+        if "genes" not in changes:
+            made.__dict__["_gene_columns"] = self._gene_columns
+        return made
+
+    @functools.cached_property
+    def _gene_columns(self) -> dict[str, int]:
+        return {gene: i for i, gene in enumerate(self.genes.tolist())}
+
+    @functools.cached_property
     def context_codes(self) -> np.ndarray:
         """Codes of shape (n,), int64: index of each row's context in ``contexts``."""
         where = {name: i for i, name in enumerate(self.contexts)}
-        return np.array([where[c] for c in self.context.tolist()], dtype=np.int64)
+        codes = np.array([where[c] for c in self.context.tolist()], dtype=np.int64)
+        codes.setflags(write=False)
+        return codes
 
-    @property
+    @functools.cached_property
     def entity_names(self) -> tuple[str, ...]:
         """Sorted unique perturbation entities of all rows."""
         return tuple(sorted({e for row in self.entities for e in row}))
@@ -116,15 +131,14 @@ class PerturbationDataset:
 
     def target_columns(self) -> tuple[np.ndarray, ...]:
         """For each row the column numbers of its own perturbed genes (empty for compounds and unmeasured genes)."""
-        where = {gene: i for i, gene in enumerate(self.genes.tolist())} if self.entity_type == "gene" else {}
+        where = self._gene_columns if self.entity_type == "gene" else {}
         return tuple(np.array([where[e] for e in row if e in where], dtype=np.int64) for row in self.entities)
 
     def rows(self, index: np.ndarray) -> PerturbationDataset:
         """The same screen with some rows only (numbers, shape (k,)); contexts and their baselines stay whole."""
         cut = {f: getattr(self, f)[index] for f in _ROW_FIELDS if getattr(self, f) is not None}
         cells = self.cells if self.cells is None else view_cells(self.cells, index)
-        return replace(
-            self,
+        return self._with(
             **cut,
             entities=tuple(self.entities[i] for i in index),
             cells=cells,
@@ -138,7 +152,7 @@ class PerturbationDataset:
         if cells is not None:
             view = view_cells(cells, np.arange(len(self)))
             cells = replace(view, columns=columns if view.columns is None else view.columns[columns])
-        return replace(self, **cut, genes=self.genes[columns], cells=cells)
+        return self._with(**cut, genes=self.genes[columns], cells=cells)
 
     def training(self, index: np.ndarray, *, open_contexts: frozenset[int] | None = None) -> PerturbationDataset:
         """What may be learnt from: rows ``index``, effects against half A only, nothing of half B or the known truth.
@@ -146,16 +160,8 @@ class PerturbationDataset:
         ``open_contexts`` restricts whose controls (baseline rows become NaN) and cells can be read.
         """
         part = self.rows(index)
-        baseline, cells = part.baseline, part.cells
-        if open_contexts is not None:
-            closed = [i for i in range(len(self.contexts)) if i not in open_contexts]
-            if baseline is not None:
-                baseline = baseline.copy()
-                baseline[closed] = np.nan
-            if isinstance(cells, CellView):
-                cells = replace(cells, contexts=open_contexts)
-        return replace(
-            part,
+        baseline, cells = self.controls(index, open_contexts)
+        return part._with(
             truth=part.effects,
             baseline=baseline,
             baseline_truth=None,
@@ -167,6 +173,21 @@ class PerturbationDataset:
             padj=None,
             cells=cells,
         )
+
+    def controls(
+        self, index: np.ndarray, open_contexts: frozenset[int] | None = None
+    ) -> tuple[np.ndarray | None, CellView | None]:
+        """What may be learnt from apart from effects: baselines (c, g), and cells of rows ``index``, each None where
+        there are none; ``open_contexts`` as in `training`.
+        """
+        baseline = self.baseline
+        cells = None if self.cells is None else view_cells(self.cells, index)
+        if open_contexts is None:
+            return baseline, cells
+        if baseline is not None:
+            baseline = baseline.copy()
+            baseline[[i for i in range(len(self.contexts)) if i not in open_contexts]] = np.nan
+        return baseline, None if cells is None else replace(cells, contexts=open_contexts)
 
 
 _GENE_FIELDS = (

@@ -14,8 +14,8 @@ from embbench.grid.fit import Job, job_of, predict, rows_of, tables_for
 from embbench.grid.inputs import Rows
 from embbench.grid.names import registry_of
 from embbench.grid.plan import configuration_id
-from embbench.grid.prediction import Prediction
-from embbench.grid.results import Results, from_weights
+from embbench.grid.prediction import Prediction, product
+from embbench.grid.results import Results
 from embbench.grid.score import metrics_of, score_run
 from embbench.grid.screens import screen, split_of
 from embbench.registry import Registry
@@ -165,7 +165,7 @@ def refit(
         digest(run.coordinates()),
     )
     made = predict(job)
-    effects = made.values if made.values is not None else from_weights(made.weights, data.effects[job.train])
+    effects = made.values if made.values is not None else product(made.weights, data.effects[job.train])
     return Applied(data, query, effects, made.covered, made, job.train)
 
 

@@ -25,13 +25,16 @@ from embbench.core import (
     UserError,
     draw_sources,
 )
+from embbench.grid.gram import ROWS, gram_of
 from embbench.grid.inputs import Raw, Rows, Tables, assemble, covered, query_part
 from embbench.grid.names import registry_of
 from embbench.grid.prediction import Part, Prediction, merge, mix, product
+from embbench.grid.protocols import inner_units, offered
 from embbench.grid.screens import screen, split_of
 from embbench.grid.select import Problem, choose, make_head, predict_target
 from embbench.grid.targets import target_values, training_truth
 from embbench.grid.vectors import compute_embedding
+from embbench.numerics.linalg import gram
 from embbench.registry import Registry, Spec
 
 FALLBACK = "context_mean"
@@ -170,7 +173,8 @@ def _predict_part(job: Job, train: np.ndarray, query: np.ndarray, label: str, wa
     problem, Y, observed = _problem(job, raw, train, fit)
     run, select = job.run, SHIFTED_SELECT if shifts(head, job.run.target) else job.run.select
     metric = job.registry.get("metrics", select).make()
-    choice = choose(job.head, problem, select, metric, stream(run.dataset, run.split, run.fold, run.seed, "inner"))
+    spec, inner = offered(job.head, run.protocol), stream(run.dataset, run.split, run.fold, run.seed, "inner")
+    choice = choose(spec, problem, select, metric, inner)
     seed = stream(job.mark, run.fold, label)
     inputs = raw.featured(job.features, fit)
     made = make_head(job.head, seed, **choice.params)
@@ -180,7 +184,7 @@ def _predict_part(job: Job, train: np.ndarray, query: np.ndarray, label: str, wa
 
     with _watched(made, watch(label, stage) if watch else None):
         done = _predict_rows(job, made, inputs, fit, ask, Y, observed)
-    mixed = mix(done, fallback, ask - n, fit, job.data.effects[train])
+    mixed = mix(done, fallback, ask - n, fit, job.data.effects, train)
     return Part(train, query, label, replace(mixed, choices={label: choice}, dim=inputs.X.shape[1]))
 
 
@@ -202,9 +206,16 @@ def _problem(job: Job, raw: Raw, train: np.ndarray, fit: np.ndarray) -> tuple[Pr
     def truth(index: np.ndarray) -> Truth:
         return training_truth(job.data, rows[index])
 
-    part = Raw(raw.inputs.rows(fit))
+    def products() -> tuple[np.ndarray, np.ndarray]:
+        if observed is not None:  # filled by the means of this fold: nobody else's
+            return gram(Y), Y.sum(axis=1, dtype=np.float64)
+        shared = gram_of(job.data)
+        return shared.among(rows), shared.totals[rows]
+
+    part = Raw(inner_units(raw.inputs.rows(fit), job.run.protocol))
     target = "effects" if shifts(job.head.entry.load(), job.run.target) else job.run.target
-    return Problem(part, Y, observed, truth, job.features, target, job.run.samples), Y, observed
+    known = products if len(rows) <= ROWS else None
+    return Problem(part, Y, observed, truth, job.features, target, job.run.samples, known), Y, observed
 
 
 def _predict_rows(
@@ -259,6 +270,8 @@ def _fallback(job: Job, raw: Raw, n: int, train: np.ndarray, need: np.ndarray) -
     weights = sparse.csr_matrix(weights)
     weights.eliminate_zeros()
     nobody = np.zeros(len(inputs) - n, dtype=bool)
+    if job.run.target == "effects" and (job.data.observed is None or not need.any()):
+        return Prediction(None, weights, nobody)
     Y, observed = target_values(job.data, train, job.run.target, job.train)
     if job.run.target == "effects":
         return Prediction(None, weights, nobody) if observed is None else Prediction(product(weights, Y), None, nobody)

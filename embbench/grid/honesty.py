@@ -14,8 +14,7 @@ import numpy as np
 from embbench.core import Counts, PerturbationDataset, Run, view_cells
 from embbench.core.cells import Cells
 from embbench.grid.fit import Job, predict, tables_for
-from embbench.grid.prediction import Prediction
-from embbench.grid.results import from_weights
+from embbench.grid.prediction import Prediction, product
 from embbench.grid.screens import substituted
 from embbench.grid.select import settings
 from embbench.registry import INFORMATION, Registry
@@ -133,7 +132,7 @@ def audit(job: Job, made: Prediction, rows: np.ndarray) -> str:
 def _values(made: Prediction, job: Job) -> np.ndarray:
     if made.values is not None or made.weights is None:
         return np.asarray(made.values)
-    return from_weights(made.weights, job.data.effects[job.train])  # training effects are the same in both screens
+    return product(made.weights, job.data.effects[job.train])  # training effects are the same in both screens
 
 
 @contextlib.contextmanager

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import sparse
 
-from embbench.core import Embedding, Inputs, PerturbationDataset, view_cells
+from embbench.cache.keys import array_digest
+from embbench.core import Embedding, Inputs, PerturbationDataset
+from embbench.grid.kept import Kept
 from embbench.grid.vectors import row_vectors
 from embbench.registry import Spec
 
@@ -35,19 +38,38 @@ class Tables:
     graph: tuple[np.ndarray, sparse.csr_matrix] | None = None
 
 
+_Featured = tuple[np.ndarray, tuple[tuple[str, slice], ...], list[int]]  # features, their blocks, and which those are
+_FEATURES: Kept[_Featured] = Kept(1 << 28, lambda made: made[0].nbytes)
+
+
 @dataclass(frozen=True)
 class Raw:
     """Inputs before features: ``X`` holds raw vectors (0 where missing)."""
 
     inputs: Inputs
 
+    @functools.cached_property
+    def mark(self) -> str:
+        """16 hex digits of what features are made of."""
+        return array_digest(self.inputs.X, self.inputs.found, [f"{n}{w}" for n, w in self.inputs.blocks])
+
     def featured(self, features: Spec, fit: np.ndarray) -> Inputs:
         """Features fitted on rows ``fit`` (n,) bool or indices, applied to all rows.
 
         Each block is transformed by itself. With several blocks each is divided by its root-mean-square row norm over
         the fitting rows, so that a wide block does not drown a narrow one. A block that no fitting row has is left out.
+        The heads of one embedding and fold share them.
         """
-        raw, parts, blocks, kept, start = self.inputs, [], [], [], 0
+        spec = (features.entry.impl, str(features.entry.params), str(features.overrides))
+        key = (self.mark, spec, array_digest(np.arange(len(self.inputs))[fit]))
+        X, blocks, kept = _FEATURES.get(key, lambda: self._transformed(features, fit))
+        return replace(self.inputs, X=X, blocks=blocks, found=np.asarray(self.inputs.found)[:, kept])
+
+    def _transformed(self, features: Spec, fit: np.ndarray) -> _Featured:
+        raw, start = self.inputs, 0
+        parts: list[np.ndarray] = []
+        blocks: list[tuple[str, slice]] = []
+        kept: list[int] = []
         has = np.asarray(raw.found)
         for number, (name, where) in enumerate(raw.blocks):
             found = has[:, number]
@@ -68,7 +90,8 @@ class Raw:
             kept.append(number)
             start += part.shape[1]
         X = np.hstack(parts) if parts else np.zeros((len(raw), 0), dtype=np.float32)
-        return replace(raw, X=X, blocks=tuple(blocks), found=has[:, kept])
+        X.setflags(write=False)
+        return X, tuple(blocks), kept
 
 
 def covered(inputs: Inputs, *, handles_missing: bool) -> np.ndarray:
@@ -109,7 +132,7 @@ def assemble(
     entities = known.entities + query.entities
     context = np.concatenate([known.context, query.context])
     codes = {name: i for i, name in enumerate(data.contexts)}
-    view = data.training(train, open_contexts=frozenset(data.context_codes[train].tolist()) if strict else None)
+    baseline, cells = data.controls(train, frozenset(data.context_codes[train].tolist()) if strict else None)
     X, found, blocks = _blocks(tables, entities, context.tolist())
     dose = None
     if data.dose is not None:
@@ -127,10 +150,10 @@ def assemble(
         blocks=blocks,
         found=found,
         dose=dose,
-        baseline=view.baseline,
+        baseline=baseline,
         context_vector=vectors,
         graph=_graph(tables, names),
-        cells=None if view.cells is None else view_cells(view.cells, np.arange(len(train))),
+        cells=cells,
     )
     return Raw(inputs), len(train)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from scipy import sparse
@@ -48,25 +48,50 @@ class Part:
     prediction: Prediction
 
 
+ROWS, GENES = 512, 512  # of a block of a product: its float64 copies stay near the processor
+DENSE = 0.08  # share of weights that are not 0 from which on a dense product costs less
+
+
 def product(weights: sparse.csr_matrix, Y: np.ndarray) -> np.ndarray:
-    """``weights`` (m, n) times effects (n, g), summed in float64: (m, g) float32."""
-    return np.asarray(weights @ Y.astype(np.float64), dtype=np.float32)
+    """``weights`` (m, n) times effects (n, g), summed in float64: (m, g) float32.
+
+    Examples
+    --------
+    >>> product(sparse.csr_matrix([[0.5, 0.5]]), np.array([[1.0], [2.0]], np.float32)).tolist()
+    [[1.5]]
+    """
+    out = np.zeros((weights.shape[0], Y.shape[1]), dtype=np.float32)
+    for start in range(0, len(out), ROWS):
+        some = weights[start : start + ROWS]
+        used = np.unique(some.indices)  # rows of one context use the training rows of that context alone
+        some = some[:, used]
+        part = some.toarray() if some.nnz > DENSE * some.shape[0] * len(used) else some
+        for first in range(0, Y.shape[1], GENES):
+            genes = slice(first, first + GENES)
+            out[start : start + ROWS, genes] = part @ Y[used, genes].astype(np.float64)
+    return out
 
 
-def mix(done: Prediction, fallback: Prediction, where: np.ndarray, fit: np.ndarray, Y: np.ndarray) -> Prediction:
-    """Covered rows (positions ``where``) from the head, the rest from the fallback; ``Y`` are all training effects."""
+def mix(
+    done: Prediction, fallback: Prediction, where: np.ndarray, fit: np.ndarray, effects: np.ndarray, train: np.ndarray
+) -> Prediction:
+    """Covered rows (positions ``where``) from the head, fitted on positions ``fit`` of the training rows ``train`` of
+    the screen's ``effects``, the rest from the fallback.
+    """
     m = len(fallback.covered)
     has = np.zeros(m, dtype=bool)
     has[where] = True
     served = has.copy()
     served[where] = done.covered  # a head's own fallback is no prediction of the row either
     if done.weights is not None and fallback.weights is not None:
-        place = sparse.csr_matrix((np.ones(len(fit)), (np.arange(len(fit)), fit)), shape=(len(fit), len(Y)))
+        if len(where) == m and len(fit) == len(train):
+            return Prediction(None, done.weights, served)
+        place = sparse.csr_matrix((np.ones(len(fit)), (np.arange(len(fit)), fit)), shape=(len(fit), len(train)))
         keep = sparse.diags((~has).astype(np.float64)) @ fallback.weights
         put = sparse.csr_matrix((np.ones(len(where)), (where, np.arange(len(where)))), shape=(m, len(where)))
         return Prediction(None, sparse.csr_matrix(keep + put @ done.weights @ place), served)
-    base = fallback.values if fallback.values is not None else product(fallback.weights, Y)
-    base[where] = done.values if done.values is not None else product(done.weights, Y[fit])
+    base = fallback.values if fallback.values is not None else product(fallback.weights, effects[train])
+    base[where] = done.values if done.values is not None else product(done.weights, effects[train[fit]])
     if fallback.sources is None or done.sources is None:
         return Prediction(base, None, served)
     sources = fallback.sources
@@ -91,6 +116,8 @@ def merge(parts: Sequence[Part], m: int, train: np.ndarray, effects: np.ndarray)
         covered_rows[part.query] = part.prediction.covered
         choices |= part.prediction.choices
         dim = max(dim, part.prediction.dim)
+    if len(parts) == 1 and len(parts[0].train) == len(train) and len(parts[0].query) == m:
+        return replace(parts[0].prediction, choices=choices, dim=dim)
     smoothed = [part.prediction.weights for part in parts if part.prediction.weights is not None]
     if len(smoothed) == len(parts):
         blocks = [weights.tocoo() for weights in smoothed]

@@ -28,14 +28,14 @@ from embbench.cache.store import (
 from embbench.core import Fold, PerturbationDataset, Run, Sources, Split, UserError
 from embbench.grid.plan import Planned
 from embbench.grid.populations import read_cells, read_sources, source_arrays, store_cells
-from embbench.grid.prediction import Prediction
+from embbench.grid.prediction import Prediction, product
 from embbench.grid.screens import split_digest
 
 
 @dataclass(frozen=True)
 class Stored:
-    """A stored prediction: ``values`` as scored (float32), ``weights`` when it was stored that way, and the control
-    cells that a population was made of.
+    """A stored prediction: ``weights`` over the training rows of ``effects`` (those of the screen) or ``given`` values,
+    and the control cells that a population was made of.
     """
 
     run: Run
@@ -43,9 +43,15 @@ class Stored:
     rows: np.ndarray
     train: np.ndarray
     covered: np.ndarray
-    values: np.ndarray
+    effects: np.ndarray
+    given: np.ndarray | None
     weights: sparse.csr_matrix | None
     sources: Sources | None = None
+
+    @functools.cached_property
+    def values(self) -> np.ndarray:
+        """Predictions as scored, float32; those of weights are made when somebody asks."""
+        return self.given if self.weights is None else product(self.weights, self.effects[self.train])  # type: ignore
 
 
 def check_folder(folder: Path, what: str, option: str) -> None:
@@ -219,18 +225,13 @@ class Results:
             A file is gone, damaged, or the cells are not those of the record.
         """
         arrays, facts = read_h5(self._whole("predictions", key), "prediction")
-        weights = _weights(arrays)
-        sources = None
+        weights, values, sources = _weights(arrays), arrays.get("values"), None
         if "cells" in facts:
             sources = read_sources(arrays)
             cells = read_cells(self._whole("populations", key, "h5ad"), facts["cells"], self.folder)
             values = cells.reshape(len(arrays["rows"]), facts["samples"], -1)
-        elif weights is not None:
-            values = from_weights(weights, data.effects[arrays["train"]])
-        else:
-            values = arrays["values"]
-        covered = arrays["covered"].astype(bool)
-        return Stored(Run(**facts["run"]), facts, arrays["rows"], arrays["train"], covered, values, weights, sources)
+        rows, train, covered = arrays["rows"], arrays["train"], arrays["covered"].astype(bool)
+        return Stored(Run(**facts["run"]), facts, rows, train, covered, data.effects, values, weights, sources)
 
     def rows(self, key: str) -> dict[str, np.ndarray]:
         """Test rows, coverage and groups of a prediction, and its training rows, without the predicted values."""
@@ -278,7 +279,7 @@ def _record_arrays(data: PerturbationDataset, fold: Fold, made: Prediction) -> d
     elif made.sources is not None:
         arrays |= source_arrays(made.sources)
     else:
-        arrays["values"] = made.values if made.values is not None else from_weights(weights, data.effects[train])
+        arrays["values"] = made.values if made.values is not None else product(weights, data.effects[train])
     return arrays
 
 
@@ -357,8 +358,3 @@ def _plan(path: Path) -> dict[str, Any] | None:
         f"{path}: does not match its name (a bit was changed); set aside as {set_aside(path).name}", stacklevel=2
     )
     return None
-
-
-def from_weights(weights: sparse.csr_matrix, effects: np.ndarray) -> np.ndarray:
-    """Prediction (m, g) float32 of a smoother: ``weights`` (m, n_train) times training effects (n_train, g)."""
-    return np.asarray(weights @ effects.astype(np.float64), dtype=np.float32)

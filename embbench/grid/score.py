@@ -11,6 +11,7 @@ import numpy as np
 from embbench.cache.keys import array_digest, digest
 from embbench.cache.store import write_h5
 from embbench.core import Cells, CellView, DETable, Metric, PerturbationDataset, Run, Truth, UserError, view_cells
+from embbench.grid.readoff import read_scores, readable
 from embbench.grid.results import Results
 from embbench.grid.screens import detectable
 from embbench.grid.space import population_basis
@@ -117,12 +118,16 @@ def score_run(
             truths[mark] = truth_of(data, at["rows"], at["train"], cells=run.target == "population", spaces=spaces)
         missing = [n for n in missing if not metrics[n][0].unmet(truths[mark])]
     if missing:
-        values = results.prediction(key, data).values
-        for name in missing:
-            metric, code = metrics[name]
+        stored = results.prediction(key, data)
+        names = readable(missing, data) if run.target == "effects" and stored.weights is not None else []
+        if names:
+            arrays |= read_scores(names, stored.weights, data, stored.rows, stored.train)
+        for name in (n for n in missing if n not in names):
+            metric = metrics[name][0]
+            values = stored.values
             given = values if metric.target == run.target else mean_effects(values, data, truths[mark].context)
             arrays[name] = np.asarray(metric(given, truths[mark]), dtype=np.float64)
-            facts["metrics"][name] = code
+        facts["metrics"] |= {name: metrics[name][1] for name in missing}
         write_h5(path, "scores", arrays, facts)
     return {n: arrays[n] for n, (_, code) in metrics.items() if facts["metrics"].get(n) == code}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -13,15 +12,18 @@ from scipy import sparse
 from embbench.core import Inputs, Metric, Truth
 from embbench.grid.inputs import Raw, query_part
 from embbench.numerics.folds import inner_folds
+from embbench.numerics.smoothers import Forms, GramBlock, Weights, forms_of, matrix_of
 from embbench.registry import Spec
 
 FOLDS = 5
-BLOCK = 8_000_000  # smoother weights held at a time (64 MB)
-QUADRATIC: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "l2_all": np.sqrt,
-    "mse_all": lambda total: total,
-    "rmse_all": np.sqrt,
-}  # of the squared error over all observed genes
+READ: dict[str, Callable[[Forms], np.ndarray]] = {
+    "l2_all": lambda forms: np.sqrt(forms.squared_error()),
+    "mse_all": lambda forms: forms.squared_error() / forms.genes,
+    "rmse_all": lambda forms: np.sqrt(forms.squared_error() / forms.genes),
+    "cosine_all": Forms.cosine,
+    "pearson_all": Forms.pearson,
+}  # scores that inner products of effects tell, where every gene is observed
+SQUARES = ("l2_all", "mse_all", "rmse_all")  # and where some are not
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ class Problem:
     features : the feature spec, refitted in every inner fold.
     target : ``effects``, ``labels`` or ``population``.
     samples : cells per condition for population heads.
+    gram : gives inner products (n, n) of ``Y`` over genes and its sums (n,); None: there are too many rows.
     """
 
     raw: Raw
@@ -55,6 +58,7 @@ class Problem:
     features: Spec
     target: str = "effects"
     samples: int = 100
+    gram: Callable[[], tuple[np.ndarray, np.ndarray]] | None = None
 
 
 def settings(spec: Spec) -> list[dict[str, Any]]:
@@ -75,30 +79,24 @@ def choose(spec: Spec, problem: Problem, metric_name: str, metric: Metric, seed:
 
     Notes
     -----
-    For linear smoothers under ``l2_all``, ``mse_all`` and ``rmse_all`` no prediction is made: with ``K = Y Y'`` the
-    squared error of ``p = w Y`` against row ``t`` is ``w K w' - 2 w K_t + K_tt``, less the part of genes that the row
-    does not observe (``Y`` is filled there). Where the training rows hold a single unit there is nothing to hold out:
-    the head keeps its own defaults, after 0 trials.
+    For linear smoothers under the scores of `READ` no prediction is made: they are read off the inner products
+    ``K = Y Y'`` (`embbench.numerics.smoothers.forms_of`). Where rows do not observe some genes (``Y`` is filled there),
+    their part is subtracted from squared errors; cosine and Pearson are computed from predictions then. Where the
+    training rows hold a single unit there is nothing to hold out: the head keeps its own defaults, after 0 trials.
     """
     candidates = settings(spec)
     folds = inner_folds(problem.raw.inputs.units, FOLDS, seed) if len(candidates) > 1 else []
     if not folds:
         return Choice(candidates[0] if len(candidates) == 1 else dict(spec.overrides), 0)
-    smoother = hasattr(spec.entry.load(), "weights") and problem.target == "effects"
-    gram = None
-    if smoother and metric_name in QUADRATIC:
-        Y = problem.Y.astype(np.float64)
-        gram = Y @ Y.T
-    seen = problem.observed
+    smoother = hasattr(spec.entry.load(), "weights") and problem.target == "effects" and problem.gram is not None
+    readable = smoother and metric_name in (READ if problem.observed is None else SQUARES)
+    gram = problem.gram() if readable and problem.gram is not None else None
     totals, count = np.zeros(len(candidates)), np.zeros(len(candidates))
     for fit, held in folds:
         inputs = problem.raw.featured(problem.features, fit)
         train, query = inputs.rows(fit), query_part(inputs, held)
         if gram is not None:
-            scores = _quadratic(spec, candidates, train, query, gram, problem, fit, held)
-            genes = np.full(len(held), problem.Y.shape[1]) if seen is None else seen[held].sum(axis=1)
-            scores = np.where(genes > 0, scores, np.nan)
-            values = QUADRATIC[metric_name](scores / (1 if metric_name.startswith("l2") else np.maximum(genes, 1)))
+            values = _read_off(metric_name, all_weights(spec, candidates, train, query), gram, problem, fit, held)
         else:
             truth = problem.truth(held)
             values = np.array([metric(p, truth) for p in _explicit(spec, candidates, train, query, problem, fit, seed)])
@@ -111,10 +109,8 @@ def choose(spec: Spec, problem: Problem, metric_name: str, metric: Metric, seed:
     return Choice(candidates[best], len(candidates), float(mean[best]) if np.isfinite(mean[best]) else None)
 
 
-def all_weights(
-    spec: Spec, candidates: list[dict[str, Any]], train: Inputs, query: Inputs
-) -> Iterator[np.ndarray | sparse.csr_matrix]:
-    """Smoother matrices of all candidates; heads that can share work between them offer ``path``."""
+def all_weights(spec: Spec, candidates: list[dict[str, Any]], train: Inputs, query: Inputs) -> Iterator[Weights]:
+    """Weights of all candidates; heads that can share work between them offer ``path``."""
     head = spec.entry.load()
     if hasattr(head, "path"):
         yield from head.path([spec.entry.make(**c) for c in candidates], train, query)
@@ -123,39 +119,34 @@ def all_weights(
             yield spec.entry.make(**candidate).weights(train, query)
 
 
-def _quadratic(
-    spec: Spec,
-    candidates: list[dict[str, Any]],
-    train: Inputs,
-    query: Inputs,
-    gram: np.ndarray,
+def _read_off(
+    name: str,
+    path: Iterator[Weights],
+    gram: tuple[np.ndarray, np.ndarray],
     problem: Problem,
     fit: np.ndarray,
     held: np.ndarray,
 ) -> np.ndarray:
-    """Squared errors (candidates, m) of the held rows over their observed genes; candidates are taken in blocks that
-    bound memory.
-    """
-    inner, cross, own = gram[np.ix_(fit, fit)], gram[np.ix_(held, fit)], gram[held, held]
-    step = max(1, BLOCK // cross.size)
-    weights, out = all_weights(spec, candidates, train, query), []
-    while block := [w.toarray() if isinstance(w, sparse.csr_matrix) else w for w in itertools.islice(weights, step)]:
-        W = np.stack(block)
-        quadratic = np.einsum("cmn,cmn->cm", W @ inner, W)
-        out.append(quadratic - 2 * np.einsum("cmn,mn->cm", W, cross) + own - _unobserved(W, problem, fit, held))
-    return np.maximum(np.concatenate(out), 0)
-
-
-def _unobserved(W: np.ndarray, problem: Problem, fit: np.ndarray, held: np.ndarray) -> np.ndarray:
-    """The part (c, m) of the squared errors of ``W`` (c, m, n) that lies in genes the held row does not observe."""
-    out = np.zeros(W.shape[:2])
+    """Scores (candidates, m) of the held rows from inner products (n, n) and sums (n,) of all rows."""
+    block = GramBlock(*gram, fit, held, problem.Y.shape[1])
     if problem.observed is None:
-        return out
-    for i, row in enumerate(held):
-        gaps = np.flatnonzero(~problem.observed[row])
+        return READ[name](forms_of(path, block))
+    seen, squares = problem.observed[held].sum(axis=1), []
+    for weights in path:
+        lost = _unobserved(matrix_of(weights), problem, fit, held)
+        squares.append(np.maximum(forms_of([weights], block).squared_error()[0] - lost, 0.0))
+    scores = np.where(seen > 0, np.array(squares) / (1 if name == "l2_all" else np.maximum(seen, 1)), np.nan)
+    return scores if name == "mse_all" else np.sqrt(scores)
+
+
+def _unobserved(W: np.ndarray | sparse.csr_matrix, problem: Problem, fit: np.ndarray, held: np.ndarray) -> np.ndarray:
+    """The part (m,) of the squared errors of ``W`` (m, n) that lies in genes the held row does not observe."""
+    out = np.zeros(len(held))
+    for i, row in enumerate(held if problem.observed is not None else ()):
+        gaps = np.flatnonzero(~problem.observed[row])  # type: ignore[index]
         if len(gaps):
             Y = problem.Y[:, gaps].astype(np.float64)
-            out[:, i] = np.square(W[:, i] @ Y[fit] - Y[row]).sum(axis=1)
+            out[i] = np.square(W[i] @ Y[fit] - Y[row]).sum()
     return out
 
 
@@ -168,9 +159,15 @@ def _explicit(
     fit: np.ndarray,
     seed: int,
 ) -> Iterator[np.ndarray]:
-    observed = None if problem.observed is None else problem.observed[fit]
-    for candidate in candidates:
-        head = make_head(spec, seed, **candidate).fit(train, problem.Y[fit], observed)
+    """Predictions of the held rows by every candidate; heads that can share work between fits offer ``fit_path``."""
+    observed, kind = None if problem.observed is None else problem.observed[fit], spec.entry.load()
+    heads, Y = [make_head(spec, seed, **candidate) for candidate in candidates], problem.Y[fit]
+    fitted = (
+        kind.fit_path(heads, train, Y, observed)
+        if hasattr(kind, "fit_path")
+        else (head.fit(train, Y, observed) for head in heads)
+    )
+    for head in fitted:
         yield predict_target(head, query, problem.target, problem.samples)
 
 

@@ -258,6 +258,8 @@ def row_vectors(
     flat = [name for e in entities for name in e]
     where = np.repeat(np.asarray(contexts, dtype=object), sizes).tolist()
     vectors, found = table.lookup(flat, where if table.contexts is not None else None)
+    if combine != "concat" and (sizes == 1).all():
+        return vectors.astype(np.float32, copy=False), found
     start = np.concatenate([[0], np.cumsum(sizes)[:-1]])
     every = np.logical_and.reduceat(found, start)
     if combine == "concat":

@@ -6,6 +6,7 @@ import numpy as np
 from scipy import sparse
 
 from embbench.heads._search import nearest
+from embbench.numerics.smoothers import Neighbours
 
 WEIGHTS = ("uniform", "distance", "softmax")
 
@@ -29,7 +30,7 @@ def neighbour_weights(
     [0.0, 0.5, 0.5]
     """
     index, distance = nearest(train_X, query_X, k, metric)
-    return neighbour_matrix(index, neighbour_shares(distance, weighting, temperature), len(train_X))
+    return Neighbours(index, neighbour_shares(distance, weighting, temperature), len(train_X)).matrix()
 
 
 def neighbour_shares(distance: np.ndarray, weighting: str = "uniform", temperature: float = 1.0) -> np.ndarray:
@@ -53,12 +54,3 @@ def neighbour_shares(distance: np.ndarray, weighting: str = "uniform", temperatu
         scale = np.median(excess, axis=1, keepdims=True) * temperature
         raw = np.where(scale > 0, np.exp(-excess / np.where(scale > 0, scale, 1.0)), excess == 0)
     return raw / raw.sum(axis=1, keepdims=True)
-
-
-def neighbour_matrix(index: np.ndarray, share: np.ndarray, n_train: int) -> sparse.csr_matrix:
-    """Neighbour shares (n_query, k) as CSR of shape (n_query, n_train), columns ascending, without stored zeros."""
-    starts = np.arange(len(index) + 1) * index.shape[1]
-    out = sparse.csr_matrix((share.ravel(), index.ravel().copy(), starts), shape=(len(index), n_train))
-    out.eliminate_zeros()
-    out.sort_indices()
-    return out

@@ -1,10 +1,12 @@
-"""Ridge regression as a smoother matrix, for several penalties from one eigendecomposition."""
+"""Ridge regression as a smoother, for several penalties from one eigendecomposition."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
 import numpy as np
+
+from embbench.numerics.smoothers import Spectral
 
 
 def ridge_path(train_X: np.ndarray, query_X: np.ndarray, alphas: Iterable[float]) -> Iterator[np.ndarray]:
@@ -23,6 +25,11 @@ def ridge_path(train_X: np.ndarray, query_X: np.ndarray, alphas: Iterable[float]
     >>> next(ridge_path(X, X, [2.0])).tolist()
     [[0.75, 0.25], [0.25, 0.75]]
     """
+    return (weights.matrix() for weights in ridge_spectral(train_X, query_X, alphas))
+
+
+def ridge_spectral(train_X: np.ndarray, query_X: np.ndarray, alphas: Iterable[float]) -> Iterator[Spectral]:
+    """The same weights as `ridge_path` as factors, which all penalties share."""
     mean = train_X.mean(axis=0, dtype=np.float64)
     rows, asked = train_X - mean, query_X - mean
     n, d = rows.shape
@@ -32,4 +39,4 @@ def ridge_path(train_X: np.ndarray, query_X: np.ndarray, alphas: Iterable[float]
     value, vector = value[used], vector[:, used]
     left, right = (asked @ vector, vector.T @ rows.T) if d <= n else (asked @ (rows.T @ vector), vector.T)
     for alpha in alphas:
-        yield 1.0 / n + (left / (value + alpha)) @ right
+        yield Spectral(left, 1.0 / (value + alpha), right, 1.0 / n)

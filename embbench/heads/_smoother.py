@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Self, TypeAlias
+from typing import Self
 
 import numpy as np
 from scipy import sparse
 
 from embbench.core import HeadDefaults, Inputs
-
-Weights: TypeAlias = np.ndarray | sparse.csr_matrix
+from embbench.numerics.smoothers import Weights
 
 
 class Smoother(HeadDefaults):
@@ -31,14 +30,15 @@ class Smoother(HeadDefaults):
     [[3.0], [3.0]]
     """
 
-    def weights(self, train: Inputs, query: Inputs) -> Weights:
+    def weights(self, train: Inputs, query: Inputs) -> np.ndarray | sparse.csr_matrix:
         """Smoother matrix, shape (n_query, n_train), dense or CSR, float64."""
         raise NotImplementedError(f"{type(self).__name__} must implement weights")
 
     @classmethod
     def path(cls, heads: Sequence[Self], train: Inputs, query: Inputs) -> Iterator[Weights]:
         """Weights (n_query, n_train) of several settings of this class on the same rows, in order: the same bits as one
-        by one. Classes that can share work (one neighbour search, one eigendecomposition) override it.
+        by one. Classes that can share work (one neighbour search, one eigendecomposition) override it and say so by
+        the form of their weights (`Neighbours`, `Spectral`), which share it when they are scored too.
         """
         for head in heads:
             yield head.weights(train, query)

@@ -8,10 +8,11 @@ from typing import Any, Self
 import numpy as np
 
 from embbench.core import Inputs
-from embbench.heads._ridge import ridge_path
+from embbench.heads._ridge import ridge_spectral
 from embbench.heads._side_by_side import blocks_of
 from embbench.heads._smoother import Smoother, positive, whole
 from embbench.numerics.linalg import pca
+from embbench.numerics.smoothers import Spectral
 
 
 class ConcatPCA(Smoother):
@@ -52,10 +53,10 @@ class ConcatPCA(Smoother):
 
     def weights(self, train: Inputs, query: Inputs) -> np.ndarray:
         """Smoother matrix, shape (n_query, n_train); rows sum to 1."""
-        return next(self.path([self], train, query))
+        return next(self.path([self], train, query)).matrix()
 
     @classmethod
-    def path(cls, heads: Sequence[Self], train: Inputs, query: Inputs) -> Iterator[np.ndarray]:
+    def path(cls, heads: Sequence[Self], train: Inputs, query: Inputs) -> Iterator[Spectral]:
         """Weights (n_query, n_train) of settings; successive ones that differ in ``alpha`` alone share an
         eigendecomposition.
         """
@@ -68,5 +69,5 @@ class ConcatPCA(Smoother):
             dim, stop = heads[start].dim, start
             while stop < len(heads) and heads[stop].dim == dim:
                 stop += 1
-            yield from ridge_path(rows[:, :dim], asked[:, :dim], [head.alpha for head in heads[start:stop]])
+            yield from ridge_spectral(rows[:, :dim], asked[:, :dim], [head.alpha for head in heads[start:stop]])
             start = stop

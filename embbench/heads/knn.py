@@ -9,9 +9,10 @@ import numpy as np
 from scipy import sparse
 
 from embbench.core import Inputs
-from embbench.heads._neighbours import WEIGHTS, neighbour_matrix, neighbour_shares
+from embbench.heads._neighbours import WEIGHTS, neighbour_shares
 from embbench.heads._search import METRICS, backend, nearest
 from embbench.heads._smoother import Smoother, positive, whole
+from embbench.numerics.smoothers import Neighbours
 
 __all__ = ["KNN", "backend"]
 
@@ -66,13 +67,14 @@ class KNN(Smoother):
 
     def weights(self, train: Inputs, query: Inputs) -> sparse.csr_matrix:
         """Smoother matrix, shape (n_query, n_train), CSR with at most k entries a row that sum to 1."""
-        return next(self.path([self], train, query))
+        return next(self.path([self], train, query)).matrix()
 
     @classmethod
-    def path(cls, heads: Sequence[Self], train: Inputs, query: Inputs) -> Iterator[sparse.csr_matrix]:
+    def path(cls, heads: Sequence[Self], train: Inputs, query: Inputs) -> Iterator[Neighbours]:
         """Weights (n_query, n_train) of several settings from one search per metric, at the largest k."""
         largest = {head.metric: max(h.k for h in heads if h.metric == head.metric) for head in heads}
         found = {metric: nearest(train.X, query.X, k, metric) for metric, k in largest.items()}
         for head in heads:
-            index, distance = (part[:, : head.k] for part in found[head.metric])
-            yield neighbour_matrix(index, neighbour_shares(distance, head.weighting, head.temperature), len(train))
+            index, distance = found[head.metric]
+            share = neighbour_shares(distance[:, : head.k], head.weighting, head.temperature)
+            yield Neighbours(index, share, len(train))

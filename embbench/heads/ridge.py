@@ -8,8 +8,9 @@ from typing import Any, Self
 import numpy as np
 
 from embbench.core import Inputs
-from embbench.heads._ridge import ridge_path
+from embbench.heads._ridge import ridge_spectral
 from embbench.heads._smoother import Smoother, positive
+from embbench.numerics.smoothers import Spectral
 
 
 class Ridge(Smoother):
@@ -44,9 +45,9 @@ class Ridge(Smoother):
 
     def weights(self, train: Inputs, query: Inputs) -> np.ndarray:
         """Smoother matrix, shape (n_query, n_train); rows sum to 1."""
-        return next(self.path([self], train, query))
+        return next(self.path([self], train, query)).matrix()
 
     @classmethod
-    def path(cls, heads: Sequence[Self], train: Inputs, query: Inputs) -> Iterator[np.ndarray]:
+    def path(cls, heads: Sequence[Self], train: Inputs, query: Inputs) -> Iterator[Spectral]:
         """Weights (n_query, n_train) of several penalties from one eigendecomposition."""
-        return ridge_path(train.X, query.X, [head.alpha for head in heads])
+        return ridge_spectral(train.X, query.X, [head.alpha for head in heads])
