@@ -28,8 +28,15 @@ Preset = Annotated[
     str | None,
     typer.Option(help="fast, default or reference: parameters of every head that has them and names none itself."),
 ]
+Protocol = Annotated[
+    str | None, typer.Option(help="A published protocol, e.g. cole2026: sets what you do not (docs/protocols.md).")
+]
 Out = Annotated[Path | None, typer.Option(help="Results folder; default: results/<name>.")]
 Workers = Annotated[int, typer.Option(help="Processes; never changes a number.")]
+Cluster = Annotated[
+    str | None,
+    typer.Option(help="Dask cluster in place of --workers: tcp://HOST:PORT or a scheduler file (docs/cluster.md)."),
+]
 
 
 def grid(
@@ -41,7 +48,12 @@ def grid(
     context_emb: ContextEmb = None,
     cell_emb: CellEmb = None,
     combine: Annotated[Listed, typer.Option(help="How sets combine: sum, mean, concat.")] = None,
+    protocol: Protocol = None,
     features: Annotated[Listed, typer.Option(help="raw, standardise, pca:DIM.")] = None,
+    svd: Annotated[
+        str | None,
+        typer.Option(help="Solver of PCA features: exact; randomized or auto as scikit-learn's, one for each --seed."),
+    ] = None,
     graph: Annotated[Listed, typer.Option(help="Graph for graph heads, e.g. ppi.")] = None,
     preset: Preset = None,
     scope: Annotated[Listed, typer.Option(help="auto, per_context or joint.")] = None,
@@ -58,19 +70,23 @@ def grid(
     baselines: Annotated[bool | None, typer.Option(help="Add the baselines and the random embedding.")] = None,
     metrics: Metrics = None,
     workers: Workers = 1,
+    cluster: Cluster = None,
     out: Out = None,
     registry: RegistryOption = None,
 ) -> None:
     """Run a grid; killed and started again it goes on where it was. Exit code 1 when a run failed."""
     from embbench.core import UserError
-    from embbench.grid.config import read_grid
+    from embbench.grid.config import read_grid, with_solver
 
     draws = None if permutations is None else {"smoother": permutations, "trained": permutations}
     seeds = split_list(seed)
     if seeds and not all(s.isdigit() for s in seeds):
         raise UserError(f"--seed {seed}: expected non-negative integers such as 0,1,2")
+    numbers = [int(s) for s in seeds] if seeds else []
+    solves = svd not in (None, "exact")  # then the seeds are the solver's: folds and heads stay, its spread is seen
     wanted = read_grid(
         file,
+        protocol=protocol,
         dataset=dataset,
         split=split,
         emb=emb,
@@ -85,14 +101,16 @@ def grid(
         target=target,
         select=select,
         genes=genes,
-        seed=[int(s) for s in seeds] if seeds else None,
+        seed=None if solves else numbers,
         strict_context=strict_context,
         permutations=draws,
         baselines=baselines,
         metrics=metrics,
     )
-    stem = file.stem if file else "-".join(d.partition(":")[0] for d in wanted.dataset)
-    _run(wanted, out or Path("results") / stem, workers, registry_paths(registry))
+    wanted = with_solver(wanted, svd, numbers)
+    named = "-".join(d.partition(":")[0] for d in wanted.dataset) if protocol is None else protocol
+    stem = file.stem if file else named
+    _run(wanted, out or Path("results") / stem, workers, cluster, registry_paths(registry))
 
 
 def fit(
@@ -103,6 +121,7 @@ def fit(
     preset: Preset = None,
     metrics: Metrics = None,
     workers: Workers = 1,
+    cluster: Cluster = None,
     out: Out = None,
     registry: RegistryOption = None,
 ) -> None:
@@ -110,14 +129,17 @@ def fit(
     from embbench.grid.config import read_grid
 
     wanted = read_grid(None, dataset=dataset, split=split, emb=emb, head=head, preset=preset, metrics=metrics)
-    _run(wanted, out or Path("results") / dataset.partition(":")[0], workers, registry_paths(registry))
+    _run(wanted, out or Path("results") / dataset.partition(":")[0], workers, cluster, registry_paths(registry))
 
 
-def _run(wanted: Grid, out: Path, workers: int, paths: tuple[str, ...]) -> None:
+def _run(wanted: Grid, out: Path, workers: int, cluster: str | None, paths: tuple[str, ...]) -> None:
+    from embbench.grid.protocols import deviations
     from embbench.grid.schedule import run_grid
 
+    for line in deviations(wanted, paths):
+        say(f"deviates from {wanted.protocol}: {line}")
     with progress_bar("runs") as (update, watch):
-        tally = run_grid(wanted, out, workers=workers, paths=paths, progress=update, watch=watch)
+        tally = run_grid(wanted, out, workers=workers, cluster=cluster, paths=paths, progress=update, watch=watch)
     write_and_show(out, wanted.metrics, wanted.target, paths, show=1)
     _close(tally, out)
 

@@ -25,7 +25,7 @@ GENES = {"all": "all measured", "notarget": "all but the perturbed ones"}
 
 def list_components(
     kind: Annotated[
-        str, typer.Argument(help="embeddings, heads, datasets, splits, metrics, features, graphs or all")
+        str, typer.Argument(help="embeddings, heads, datasets, splits, metrics, features, graphs, protocols or all")
     ] = "all",
     why: Annotated[
         str | None, typer.Option(help="Everything about one component: definition, parameters, licence, source.")
@@ -38,8 +38,13 @@ def list_components(
     from embbench.grid.names import registry_of
     from embbench.registry import KINDS, MODALITIES
 
+    if kind == "protocols":
+        from embbench.grid.protocols import described, protocols
+
+        typer.echo("\n\n".join("\n".join(described(name)) for name in protocols() if why in (None, name)))
+        return
     if kind not in ("all", *KINDS):
-        raise UserError(f"list {kind!r}: expected one of {', '.join(KINDS)}")
+        raise UserError(f"list {kind!r}: expected one of {', '.join(KINDS)}, protocols")
     loaded = registry_of(registry_paths(registry))
     if why is not None:
         typer.echo("\n".join(details(_entry(loaded, kind, why))))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,6 +44,10 @@ class ConditionTable:
     min_entries : conditions with fewer entries are left out and counted.
     combine : ``error``, or ``mean`` over rows that repeat a (perturbation, context, dose).
     default_split : ``auto`` is unseen_context for compounds in several contexts, else unseen_perturbation.
+    controls : ``shared`` where all effects were taken against the same control cells; tables then say so.
+    names : ``symbol`` brings perturbed and measured genes to approved symbols; so does ``distinct``, but where several
+        labels mean the same, all but one stay as they are spelled (listed in ``meta``); ``keep`` leaves every
+        name as it is spelled. Controls are told either way.
     name, source, licence : facts for the report; the name is the file's by default.
 
     Raises
@@ -74,6 +78,8 @@ class ConditionTable:
     min_entries: int = 1
     combine: str = "error"
     default_split: str = "auto"
+    controls: str = "none"
+    names: str = "symbol"
     name: str = ""
     source: str = ""
     licence: str = ""
@@ -85,6 +91,8 @@ class ConditionTable:
             "missing": ("unobserved", "zero"),
             "combine": ("error", "mean"),
             "default_split": SPLITS,
+            "controls": ("none", "shared"),
+            "names": ("symbol", "distinct", "keep"),
         }
         for option, allowed in choices.items():
             if getattr(self, option) not in allowed:
@@ -124,11 +132,15 @@ class ConditionTable:
         genes = harmonise(wide.genes)
         labels = wide.keys["perturbation"].tolist()
         parsed = parse_perturbation(labels, _listed(self.control), genes.names, self.entity_type)
+        meant, apart = _meant(parsed.entities, self.names)
         entities = np.empty(len(labels), dtype=object)
-        entities[:] = [parsed.entities[label] for label in labels]
-        wide = replace(wide, keys=wide.keys.assign(entities=entities), genes=genes.names)
+        entities[:] = [meant[label] for label in labels]
+        symbols = wide.genes if self.names == "keep" else genes.names
+        wide = replace(wide, keys=wide.keys.assign(entities=entities), genes=symbols)
         wide, left_out = self._cleaned(path, wide)
-        mapping = {"genes": genes.report.as_dict(), "perturbations": parsed.report.as_dict(), "left_out": left_out}
+        reports = {"genes": genes.report.as_dict(), "perturbations": parsed.report.as_dict()}
+        mapping = {**({} if self.names == "keep" else reports), "left_out": left_out}
+        mapping |= {"kept_apart": apart} if apart else {}
         return _dataset(self, path, wide, parsed.entity_type, mapping)
 
     def _cleaned(self, path: Path, wide: Wide) -> tuple[Wide, dict[str, int]]:
@@ -206,6 +218,16 @@ class ConditionTable:
         return keys
 
 
+def _meant(entities: Mapping[str, tuple[str, ...]], names: str) -> tuple[dict[str, tuple[str, ...]], list[str]]:
+    """Entities of each label as ``names`` wants them, and the labels that were kept apart from an equal one."""
+    if names == "keep":
+        return {label: (label.strip(),) if found else () for label, found in entities.items()}, []
+    first: dict[tuple[str, ...], str] = {}
+    exact_first = sorted(entities.items(), key=lambda item: item[0] != "+".join(item[1]))
+    apart = [e for e, found in exact_first if names == "distinct" and found and first.setdefault(found, e) != e]
+    return {**entities, **{label: (label.strip(),) for label in apart}}, apart
+
+
 def _dataset(
     table: ConditionTable, path: Path, wide: Wide, entity_type: str, mapping: dict[str, Any]
 ) -> PerturbationDataset:
@@ -219,10 +241,10 @@ def _dataset(
         tested = labels != UNTESTED
         labels = np.where(tested, labels, 0).astype(np.int8)
     meta = {
-        "controls": "none",
+        "controls": table.controls,
         "source": table.source or path.name,
         "licence": table.licence or "not stated",
-        "namespace": "symbol",
+        "namespace": "as spelled" if table.names == "keep" else "symbol",
         "missing": table.missing,
         "listed_entries": int(listed.sum()),
         "default_split": split if table.default_split == "auto" else table.default_split,

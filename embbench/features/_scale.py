@@ -33,7 +33,8 @@ class Scaler:
             raise ValueError(f"{type(self).__name__}: needs a finite matrix with at least one row, got shape {X.shape}")
         X = X.astype(np.float64)
         self.mean_ = X.mean(axis=0)
-        variance = np.square(X - self.mean_).mean(axis=0)
+        X -= self.mean_
+        variance = np.einsum("nd,nd->d", X, X) / len(X)
         rounding = np.square(len(X) * np.finfo(np.float64).eps * self.mean_)  # variance that rounding alone can make
         # vectors are float32: beside the widest column this is noise, which a new row's real value would blow up
         rounding = np.maximum(rounding, NOISE**2 * variance.max())
@@ -54,4 +55,7 @@ class Scaler:
             raise RuntimeError(f"{type(self).__name__}.transform called before fit")
         if X.shape[1] != len(self.mean_):
             raise ValueError(f"{type(self).__name__}: fitted on {len(self.mean_)} columns, got {X.shape[1]}")
-        return (X.astype(np.float64) - self.mean_) * self.scale_
+        out = X.astype(np.float64)
+        out -= self.mean_
+        out *= self.scale_
+        return out

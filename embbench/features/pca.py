@@ -7,11 +7,14 @@ from typing import Self
 import numpy as np
 
 from embbench.features._scale import Scaler
-from embbench.numerics.linalg import pca
+from embbench.numerics.linalg import pca, sklearn_pca
+
+SOLVERS = ("exact", "randomized", "auto")
 
 
 class PCA(Scaler):
-    """Scores on the first min(dim, d, n - 1) principal axes of the standardised training rows, exact.
+    """Scores on the first min(dim, d, n - 1) principal axes of the standardised training rows, exact unless
+    asked otherwise.
 
     Axes without variance in training are left out (repeated rows make fewer than n - 1 axes): along them training rows
     do not differ and a new row's score would be arbitrary. At least one column is returned; it is 0 when all training
@@ -20,15 +23,19 @@ class PCA(Scaler):
     Parameters
     ----------
     dim : axes wanted, >= 1.
+    svd : ``exact``; or, to reproduce tables made with scikit-learn, its ``randomized`` solver, or ``auto``, the solver
+        that its ``PCA(n_components=dim)`` picks for the shape (randomised for most screens).
+    seed : of the randomised solver (its ``random_state``), >= 0; the exact one draws nothing.
 
     Raises
     ------
     ValueError
-        ``dim`` is not an integer >= 1.
+        ``dim`` is not an integer >= 1, ``svd`` not one of the three, or ``seed`` not an integer >= 0.
 
     References
     ----------
-    Jolliffe (2002), Principal Component Analysis, sections 2.3 (correlation matrix) and 3.5.
+    Jolliffe (2002), Principal Component Analysis, sections 2.3 (correlation matrix) and 3.5; randomised: Halko,
+    Martinsson and Tropp (2011), SIAM Review 53:217-288.
 
     Examples
     --------
@@ -37,22 +44,29 @@ class PCA(Scaler):
     (6, 5)
     """
 
-    def __init__(self, dim: int = 100) -> None:
-        if isinstance(dim, bool) or not isinstance(dim, int) or dim < 1:
-            raise ValueError(f"PCA: dim must be an integer >= 1, got {dim!r}")
-        self.dim = dim
+    def __init__(self, dim: int = 100, svd: str = "exact", seed: int = 0) -> None:
+        for name, value, least in (("dim", dim, 1), ("seed", seed, 0)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ValueError(f"PCA: {name} must be an integer >= {least}, got {value!r}")
+        if svd not in SOLVERS:
+            raise ValueError(f"PCA: svd must be one of {', '.join(SOLVERS)}, got {svd!r}")
+        self.dim, self.svd, self.seed = dim, svd, seed
 
     def fit(self, X: np.ndarray) -> Self:
         """Scaler and axes of the rows of ``X`` of shape (n, d)."""
         super().fit(X)
-        self.centre_, self.components_, self.singular_ = pca(self.scaled(X), self.dim)
+        rows = self.scaled(X)
+        found = pca(rows, self.dim) if self.svd == "exact" else sklearn_pca(rows, self.dim, self.svd, self.seed)
+        self.centre_, self.components_, self.singular_ = found
         if not self.components_.shape[1]:
             self.components_ = np.zeros((X.shape[1], 1))
         return self
 
     def scores(self, X: np.ndarray) -> np.ndarray:
         """Scores of shape (m, k), float64; RuntimeError before fit, ValueError for another width."""
-        return (self.scaled(X) - self.centre_) @ self.components_
+        out = self.scaled(X)
+        out -= self.centre_
+        return out @ self.components_
 
     def transform(self, X: np.ndarray) -> np.ndarray:
         """Scores of shape (m, k), float32; RuntimeError before fit, ValueError for another width."""

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError, field_validator, model_validator
 
 from embbench.core import UserError
 from embbench.grid.metrics import METRICS
+from embbench.grid.protocols import DEFAULT, expanded
 from embbench.registry import split_specs
 
 DEMO = "sim_demo"
+SOLVERS = ("exact", "randomized", "auto")
 
 
 class Grid(BaseModel):
@@ -27,6 +30,8 @@ class Grid(BaseModel):
     metrics : registered metrics to score, by their full names; the default depends on the target.
     baselines : add no change, context mean, perturbation mean, additive and the random embedding.
     permutations : draws of each embedding's own permutation under smoothers and under trained heads.
+    protocol : a published one (``embbench/protocols``): sets the fields above that are not given, what selection tries
+        and its inner folds.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -51,6 +56,12 @@ class Grid(BaseModel):
     metrics: list[str] = list(METRICS)
     baselines: bool = True
     permutations: dict[Literal["smoother", "trained"], NonNegativeInt] = {"smoother": 10, "trained": 3}
+    protocol: str = DEFAULT
+
+    @model_validator(mode="before")
+    @classmethod
+    def _protocol(cls, content: Any) -> Any:
+        return expanded(content) if isinstance(content, dict) else content
 
     @field_validator(
         "dataset",
@@ -103,3 +114,26 @@ def read_grid(path: Path | None, **given: Any) -> Grid:
         raise UserError(
             f"grid {path or 'options'}: {where}: {first['msg']}, found {first['input']!r}; fields: {known}"
         ) from error
+
+
+def with_solver(grid: Grid, svd: str | None, seeds: Sequence[int]) -> Grid:
+    """The grid with its PCA by another solver, once per seed: ``pca:100`` becomes ``pca:100:svd=randomized:seed=0``.
+
+    Raises
+    ------
+    UserError
+        An unknown solver, or a grid without PCA features that leave it open.
+    """
+    if svd is None or svd == "exact":
+        return grid
+    if svd not in SOLVERS:
+        raise UserError(f"--svd must be one of {', '.join(SOLVERS)}, got {svd!r}")
+    chosen = [text.partition(":")[0] == "pca" and ":svd=" not in text for text in grid.features]
+    if not any(chosen):
+        raise UserError(f"--svd {svd} is for PCA features that name no solver, found {', '.join(grid.features)}")
+    features = [
+        each
+        for text, own in zip(grid.features, chosen, strict=True)
+        for each in ([f"{text}:svd={svd}:seed={seed}" for seed in seeds or (0,)] if own else [text])
+    ]
+    return grid.model_copy(update={"features": list(dict.fromkeys(features))})

@@ -29,7 +29,7 @@ from embbench.grid.gram import ROWS, gram_of
 from embbench.grid.inputs import Raw, Rows, Tables, assemble, covered, query_part
 from embbench.grid.names import registry_of
 from embbench.grid.prediction import Part, Prediction, merge, mix, product
-from embbench.grid.protocols import inner_units, offered
+from embbench.grid.protocols import equal_folds, inner_units, offered
 from embbench.grid.screens import screen, split_of
 from embbench.grid.select import Problem, choose, make_head, predict_target
 from embbench.grid.targets import target_values, training_truth
@@ -215,7 +215,10 @@ def _problem(job: Job, raw: Raw, train: np.ndarray, fit: np.ndarray) -> tuple[Pr
     part = Raw(inner_units(raw.inputs.rows(fit), job.run.protocol))
     target = "effects" if shifts(job.head.entry.load(), job.run.target) else job.run.target
     known = products if len(rows) <= ROWS else None
-    return Problem(part, Y, observed, truth, job.features, target, job.run.samples, known), Y, observed
+    made = Problem(
+        part, Y, observed, truth, job.features, target, job.run.samples, known, equal_folds(job.run.protocol)
+    )
+    return made, Y, observed
 
 
 def _predict_rows(

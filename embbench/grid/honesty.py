@@ -15,6 +15,7 @@ from embbench.core import Counts, PerturbationDataset, Run, view_cells
 from embbench.core.cells import Cells
 from embbench.grid.fit import Job, predict, tables_for
 from embbench.grid.prediction import Prediction, product
+from embbench.grid.protocols import offered
 from embbench.grid.screens import substituted
 from embbench.grid.select import settings
 from embbench.registry import INFORMATION, Registry
@@ -66,7 +67,7 @@ def facts_of(registry: Registry, run: Run) -> dict[str, Any]:
         "modality": " + ".join(dict.fromkeys(entry.modality for entry in entries if entry.modality)),
         "dated": "; ".join(dict.fromkeys(entry.dated for entry in entries if entry.dated)),
         "complexity": "complex" if head.trained else "simple",
-        "budget": len(settings(spec)),
+        "budget": len(settings(offered(spec, run.protocol))),
     }
 
 

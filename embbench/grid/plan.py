@@ -15,6 +15,7 @@ from embbench.core import HeadDefaults, PerturbationDataset, Run, Split, UserErr
 from embbench.grid.fit import FALLBACK, SHIFTED_SELECT, shifts
 from embbench.grid.metrics import metric_names, selection_metric
 from embbench.grid.names import registry_of
+from embbench.grid.protocols import key_facts, offered
 from embbench.grid.screens import screen, split_digest, split_of
 from embbench.grid.select import settings
 from embbench.grid.targets import training_truth
@@ -93,6 +94,7 @@ def _plan_one(
         genes=grid.genes,
         strict_context=grid.strict_context,
         samples=grid.samples,
+        protocol=grid.protocol,
     )
     reasons: dict[tuple[str, ...], str] = {}
     for run, role in _configurations(grid, registry, data, split.kind, base):
@@ -126,6 +128,7 @@ def _facts(registry: Registry, run: Run) -> dict[str, Any]:
     return {
         "revision": REVISION,
         **({"populations": POPULATIONS} if run.target == "population" else {}),
+        **key_facts(run.protocol),
         "fallback": code_of(registry.get("heads", FALLBACK).module),
         "head": _component(registry, "heads", run.head),
         "features": _component(registry, "features", run.features),
@@ -225,7 +228,7 @@ def unmet(registry: Registry, data: PerturbationDataset, run: Run, train: np.nda
         return f"dataset {data.name} has no cells; populations need a screen imported with them"
     select = SHIFTED_SELECT if shifts(head, run.target) else run.select
     why = registry.get("metrics", select).make().unmet(training_truth(data, train[:1]))
-    if why and len(settings(registry.parse("heads", run.head))) > 1:
+    if why and len(settings(offered(registry.parse("heads", run.head), run.protocol))) > 1:
         return f"selection by {select} is not defined on {data.name}: {why}"
     for text in (*run.blocks(), *([run.context_embedding] if run.context_embedding != "none" else [])):
         if why := _unusable(registry, data, text, train, run):

@@ -16,14 +16,11 @@ from embbench.numerics.smoothers import Forms, GramBlock, Weights, forms_of, mat
 from embbench.registry import Spec
 
 FOLDS = 5
+SQUARES = ("l2_all", "mse_all", "rmse_all")  # scores that squared errors over observed genes tell
 READ: dict[str, Callable[[Forms], np.ndarray]] = {
-    "l2_all": lambda forms: np.sqrt(forms.squared_error()),
-    "mse_all": lambda forms: forms.squared_error() / forms.genes,
-    "rmse_all": lambda forms: np.sqrt(forms.squared_error() / forms.genes),
     "cosine_all": Forms.cosine,
     "pearson_all": Forms.pearson,
-}  # scores that inner products of effects tell, where every gene is observed
-SQUARES = ("l2_all", "mse_all", "rmse_all")  # and where some are not
+}  # those that inner products of effects tell too, where every gene is observed
 
 
 @dataclass(frozen=True)
@@ -49,6 +46,7 @@ class Problem:
     target : ``effects``, ``labels`` or ``population``.
     samples : cells per condition for population heads.
     gram : gives inner products (n, n) of ``Y`` over genes and its sums (n,); None: there are too many rows.
+    equal_folds : each inner fold's mean counts once, as scikit-learn has it, not each row.
     """
 
     raw: Raw
@@ -59,6 +57,7 @@ class Problem:
     target: str = "effects"
     samples: int = 100
     gram: Callable[[], tuple[np.ndarray, np.ndarray]] | None = None
+    equal_folds: bool = False
 
 
 def settings(spec: Spec) -> list[dict[str, Any]]:
@@ -79,34 +78,62 @@ def choose(spec: Spec, problem: Problem, metric_name: str, metric: Metric, seed:
 
     Notes
     -----
-    For linear smoothers under the scores of `READ` no prediction is made: they are read off the inner products
-    ``K = Y Y'`` (`embbench.numerics.smoothers.forms_of`). Where rows do not observe some genes (``Y`` is filled there),
-    their part is subtracted from squared errors; cosine and Pearson are computed from predictions then. Where the
-    training rows hold a single unit there is nothing to hold out: the head keeps its own defaults, after 0 trials.
+    For linear smoothers under the scores of `SQUARES` and `READ` no prediction is made: they are read off the inner
+    products ``K = Y Y'`` (`embbench.numerics.smoothers.forms_of`). Where rows do not observe some genes (``Y`` is
+    filled there), their part is subtracted from squared errors; cosine and Pearson are computed from predictions then.
+    Where the training rows hold a single unit there is nothing to hold out: the head keeps its own defaults, after 0
+    trials.
     """
     candidates = settings(spec)
     folds = inner_folds(problem.raw.inputs.units, FOLDS, seed) if len(candidates) > 1 else []
     if not folds:
         return Choice(candidates[0] if len(candidates) == 1 else dict(spec.overrides), 0)
-    smoother = hasattr(spec.entry.load(), "weights") and problem.target == "effects" and problem.gram is not None
-    readable = smoother and metric_name in (READ if problem.observed is None else SQUARES)
-    gram = problem.gram() if readable and problem.gram is not None else None
     totals, count = np.zeros(len(candidates)), np.zeros(len(candidates))
-    for fit, held in folds:
-        inputs = problem.raw.featured(problem.features, fit)
-        train, query = inputs.rows(fit), query_part(inputs, held)
-        if gram is not None:
-            values = _read_off(metric_name, all_weights(spec, candidates, train, query), gram, problem, fit, held)
-        else:
-            truth = problem.truth(held)
-            values = np.array([metric(p, truth) for p in _explicit(spec, candidates, train, query, problem, fit, seed)])
-        totals += np.nansum(values, axis=1)
-        count += np.isfinite(values).sum(axis=1)
+    for values in _held_scores(spec, candidates, problem, metric_name, metric, folds, seed):
+        seen = np.isfinite(values).sum(axis=1)
+        share = 1.0 / np.maximum(seen, 1) if problem.equal_folds else 1.0
+        totals += np.nansum(values, axis=1) * share
+        count += seen * share
     mean = np.divide(
         totals, count, out=np.full(len(totals), np.inf if metric.best == "low" else -np.inf), where=count > 0
     )
     best = int(np.argmin(mean) if metric.best == "low" else np.argmax(mean))
     return Choice(candidates[best], len(candidates), float(mean[best]) if np.isfinite(mean[best]) else None)
+
+
+def _held_scores(
+    spec: Spec,
+    candidates: list[dict[str, Any]],
+    problem: Problem,
+    name: str,
+    metric: Metric,
+    folds: list[tuple[np.ndarray, np.ndarray]],
+    seed: int,
+) -> Iterator[np.ndarray]:
+    """Scores (candidates, m) of the held rows of each fold, the cheapest exact way that the head has."""
+    kind, genes = spec.entry.load(), problem.Y.shape[1]
+    plain = problem.target == "effects" and problem.observed is None
+    if plain and name in SQUARES and hasattr(kind, "held_errors"):
+        parts = [(problem.raw.featured(problem.features, fit), fit, held) for fit, held in folds]
+        heads = [make_head(spec, seed, **candidate) for candidate in candidates]
+        yield from (_of_squares(name, squares, genes) for squares in kind.held_errors(heads, parts, problem.Y))
+        return
+    smoother = hasattr(kind, "weights") and problem.target == "effects" and problem.gram is not None
+    gram = problem.gram() if smoother and (name in SQUARES or (plain and name in READ)) else None  # type: ignore[misc]
+    for fit, held in folds:
+        inputs = problem.raw.featured(problem.features, fit)
+        train, query = inputs.rows(fit), query_part(inputs, held)
+        if gram is not None:
+            yield _read_off(name, all_weights(spec, candidates, train, query), gram, problem, fit, held)
+        else:
+            truth = problem.truth(held)
+            yield np.array([metric(p, truth) for p in _explicit(spec, candidates, train, query, problem, fit, seed)])
+
+
+def _of_squares(name: str, squares: np.ndarray, genes: np.ndarray | int) -> np.ndarray:
+    """One of `SQUARES` from squared errors (c, m) over ``genes`` observed genes; NaN where there is none."""
+    mean = squares / (1 if name == "l2_all" else np.maximum(genes, 1))
+    return np.where(np.asarray(genes) > 0, mean if name == "mse_all" else np.sqrt(mean), np.nan)
 
 
 def all_weights(spec: Spec, candidates: list[dict[str, Any]], train: Inputs, query: Inputs) -> Iterator[Weights]:
@@ -130,13 +157,13 @@ def _read_off(
     """Scores (candidates, m) of the held rows from inner products (n, n) and sums (n,) of all rows."""
     block = GramBlock(*gram, fit, held, problem.Y.shape[1])
     if problem.observed is None:
-        return READ[name](forms_of(path, block))
+        forms = forms_of(path, block)
+        return READ[name](forms) if name in READ else _of_squares(name, forms.squared_error(), problem.Y.shape[1])
     seen, squares = problem.observed[held].sum(axis=1), []
     for weights in path:
         lost = _unobserved(matrix_of(weights), problem, fit, held)
         squares.append(np.maximum(forms_of([weights], block).squared_error()[0] - lost, 0.0))
-    scores = np.where(seen > 0, np.array(squares) / (1 if name == "l2_all" else np.maximum(seen, 1)), np.nan)
-    return scores if name == "mse_all" else np.sqrt(scores)
+    return _of_squares(name, np.array(squares), seen)
 
 
 def _unobserved(W: np.ndarray | sparse.csr_matrix, problem: Problem, fit: np.ndarray, held: np.ndarray) -> np.ndarray:

@@ -1,29 +1,33 @@
-"""Lasso regression from the embedding to every gene: sparse coefficients, solved exactly."""
+"""Lasso regression from the embedding to every gene: sparse coefficients, solved exactly, whole paths at once."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator, Sequence
 from typing import Any, Self
 
 import numpy as np
 
 from embbench.core import HeadDefaults, Inputs
+from embbench.heads._lasso import BLOCK, TOLERANCE, Products, descend, products, uncorrelated
+from embbench.heads._lasso_folds import closed_errors
 from embbench.heads._smoother import check_rows, positive
 
-GENES = 256  # genes solved together: their coefficients stay in the cache
 ROUNDS = 200
-SWEEPS = 5  # of coordinate descent a round
-DROPS = 20  # sign changes followed in one exact solution
-TOLERANCE = 1e-6  # violation of the optimality conditions, as a correlation of feature and residual
 
 
 class Lasso(HeadDefaults):
     """For every gene: minimise ||y - b - X w||^2 / (2 n) + alpha ||w||_1, the intercept b not penalised.
 
-    Rounds of cyclic coordinate descent on the Gram matrix, for blocks of genes at once, and of exact solutions on the
-    features in use, until the optimality conditions hold to 1e-6. On uncorrelated features (scores of a PCA fitted on
-    the same rows) one sweep is the solution: the soft-thresholded least-squares coefficient. On hundreds of correlated
-    raw features it takes minutes.
+    On uncorrelated features (scores of a PCA fitted on the same rows) the solution is the soft-thresholded
+    least-squares coefficient, in closed form for all genes; float32 scores are uncorrelated to rounding, and a bound
+    shows that this suffices, else corrections follow. On correlated features, coordinate descent on the Gram matrix
+    with exact solutions on the features in use, along powers of ten of the penalty. Both end when the optimality
+    conditions hold to 1e-6 (as a correlation of feature and residual).
+
+    A fit alone has the bits of the fit in a path. After ``fit``, ``coef_`` (d, g) float64 are the coefficients and
+    ``gap_`` is the largest duality gap over genes (for the closed form an upper bound of it), as a share of the
+    objective's value without coefficients.
 
     Parameters
     ----------
@@ -31,8 +35,9 @@ class Lasso(HeadDefaults):
 
     References
     ----------
-    Tibshirani (1996), J. R. Stat. Soc. B 58:267-288; Friedman, Hastie and Tibshirani (2010), J. Stat. Softw. 33(1),
-    equation 5 and section 2.2 (covariance updates); Lee et al. (2006), NeurIPS 19, algorithm 1 (feature-sign steps).
+    Tibshirani (1996), J. R. Stat. Soc. B 58:267-288, section 2.2 (orthonormal design); Friedman, Hastie and Tibshirani
+    (2010), J. Stat. Softw. 33(1), equation 5 and section 2.2 (covariance updates); Lee et al. (2006), NeurIPS 19,
+    algorithm 1 (feature-sign steps).
 
     Examples
     --------
@@ -55,24 +60,40 @@ class Lasso(HeadDefaults):
     def fit(self, inputs: Inputs, Y: np.ndarray, observed: np.ndarray | None = None) -> Self:
         """Coefficients from features of shape (n, d) to effects ``Y`` of shape (n, g); ``observed`` is not used, since
         unobserved entries of ``Y`` come filled.
+
+        Raises
+        ------
+        ValueError
+            ``Y`` has another number of rows than ``inputs``, or there is no training row.
         """
-        check_rows(self, inputs, Y)
-        self.x_mean_, self.y_mean_ = inputs.X.mean(axis=0, dtype=np.float64), Y.mean(axis=0, dtype=np.float64)
-        rows, n = inputs.X - self.x_mean_, len(Y)
-        gram = rows.T @ rows / n
-        self.coef_ = np.zeros((rows.shape[1], Y.shape[1]))
-        worst = 0.0
-        for start in range(0, Y.shape[1], GENES):
-            part = slice(start, start + GENES)
-            target = Y[:, part] - self.y_mean_[part]
-            spread = np.sqrt(np.square(target).mean(axis=0))
-            self.coef_[:, part], left = _descend(gram, rows.T @ target / n, self.alpha, spread, n - 1)
-            worst = max(worst, left)
-        if worst > TOLERANCE:
+        return next(self.fit_path([self], inputs, Y, observed))
+
+    @classmethod
+    def fit_path(
+        cls, heads: Sequence[Self], inputs: Inputs, Y: np.ndarray, observed: np.ndarray | None = None
+    ) -> Iterator[Self]:
+        """The heads, in the order given, each fitted on the same rows: the bits of ``fit`` one by one.
+
+        Products of features and effects are made once. On uncorrelated features each head is fitted when it is asked
+        for; else all are fitted at the first, and (d, g) coefficients are held for each.
+        """
+        if not heads:
+            return
+        check_rows(heads[0], inputs, Y)
+        made = products(inputs.X, Y)
+        closed = made.nearly_uncorrelated
+        solved = {} if closed else descend(made, [head.alpha for head in heads], ROUNDS)
+        for head in heads:
+            yield head._take(made, *(uncorrelated(made, head.alpha) if closed else solved[head.alpha]))
+
+    def _take(self, made: Products, coef: np.ndarray, left: float, gap: float) -> Self:
+        """Keep a solution; a warning when it is not one to `TOLERANCE`."""
+        self.x_mean_, self.y_mean_, self.coef_, self.gap_ = made.x_mean, made.y_mean, coef, gap
+        if left > TOLERANCE:
             warnings.warn(
-                f"Lasso: {ROUNDS} rounds left a violation of {worst:.1e} (expected <= {TOLERANCE:.0e}) at alpha "
-                f"{self.alpha}; raise alpha or use pca features",
-                stacklevel=2,
+                f"Lasso: {ROUNDS} rounds left a violation of {left:.1e} (expected <= {TOLERANCE:.0e}) and a relative "
+                f"duality gap of {gap:.1e} at alpha {self.alpha}; raise alpha or use pca features",
+                stacklevel=3,
             )
         return self
 
@@ -80,60 +101,44 @@ class Lasso(HeadDefaults):
         """Effects, shape (n_query, g), float32; RuntimeError before ``fit``."""
         if not hasattr(self, "coef_"):
             raise RuntimeError(f"{type(self).__name__}.predict called before fit")
-        return ((inputs.X - self.x_mean_) @ self.coef_ + self.y_mean_).astype(np.float32)
+        rows, out = inputs.X - self.x_mean_, np.empty((len(inputs), len(self.y_mean_)), np.float32)
+        for start in range(0, out.shape[1], BLOCK):
+            part = slice(start, start + BLOCK)
+            out[:, part] = rows @ self.coef_[:, part] + self.y_mean_[part]
+        return out
 
+    @classmethod
+    def held_errors(
+        cls, heads: Sequence[Self], folds: Sequence[tuple[Inputs, np.ndarray, np.ndarray]], Y: np.ndarray
+    ) -> list[np.ndarray]:
+        """Squared Euclidean distances of predictions and effects of held rows: for each fold (len(heads), n_held).
 
-def _descend(
-    gram: np.ndarray, cross: np.ndarray, alpha: float, spread: np.ndarray, rank: int
-) -> tuple[np.ndarray, float]:
-    """Coefficients (d, m) for Gram matrix (d, d) and feature-gene covariances (d, m), and the violation left over."""
-    size = np.diagonal(gram)
-    scale = np.sqrt(size)[:, None] * spread
-    scale[scale == 0] = np.inf
-    coef = np.zeros_like(cross)
-    for turn in range(ROUNDS + 1):
-        slope = cross - gram @ coef
-        violation = np.where(coef != 0, np.abs(slope - alpha * np.sign(coef)), np.maximum(np.abs(slope) - alpha, 0.0))
-        violation /= scale
-        late = np.flatnonzero((violation > TOLERANCE).any(axis=0))
-        if not len(late) or turn == ROUNDS:
-            break
-        part, pull = coef[:, late], cross[:, late]
-        # The first sweep is all that uncorrelated features need.
-        for _ in range(SWEEPS if turn else 1):
-            for j in np.flatnonzero(size > 0):
-                free = pull[j] - gram[j] @ part + size[j] * part[j]
-                part[j] = np.sign(free) * np.maximum(np.abs(free) - alpha, 0.0) / size[j]
-        if turn:
-            part = np.stack([_finish(gram, pull[:, i], part[:, i], alpha, rank) for i in range(len(late))], axis=1)
-        coef[:, late] = part
-    return coef, float(violation.max(initial=0.0))
+        What selection by squared error needs, for all folds at once: on uncorrelated features neither coefficients nor
+        predictions are kept, and effects are read once. Elsewhere `fit_path` and `predict`. No head is fitted.
 
+        Parameters
+        ----------
+        heads : one for each penalty.
+        folds : features of all rows as this fold sees them, and the row numbers that are fitted and held.
+        Y : (n, g) effects of all rows.
 
-def _finish(gram: np.ndarray, pull: np.ndarray, coef: np.ndarray, alpha: float, rank: int) -> np.ndarray:
-    """One gene's exact minimum (d,) on the features in use and their signs; a coefficient that would change its sign
-    on the way is dropped. More features than ``rank`` have no unique minimum. Keeps ``coef`` when the objective does
-    not fall.
-    """
-
-    def objective(b: np.ndarray) -> float:
-        return float(b @ (gram @ b) / 2 - pull @ b + alpha * np.abs(b).sum())
-
-    best, sign = coef.copy(), np.sign(coef)
-    used = np.flatnonzero(best)
-    for _ in range(DROPS):
-        if not 0 < len(used) <= rank:
-            break
-        try:
-            goal = np.linalg.solve(gram[np.ix_(used, used)], pull[used] - alpha * sign[used])
-        except np.linalg.LinAlgError:
-            break
-        crossing = goal * sign[used] <= 0
-        if not crossing.any():
-            best[used] = goal
-            break
-        now = best[used]
-        share = np.where(crossing, now / np.where(crossing, now - goal, 1.0), np.inf)
-        best[used] = np.where(share == share.min(), 0.0, now + share.min() * (goal - now))
-        used = np.flatnonzero(best)
-    return best if objective(best) < objective(coef) else coef
+        Raises
+        ------
+        ValueError
+            ``Y`` has another number of rows than the inputs, or a fold fits no row.
+        """
+        for inputs, fit, _ in folds:
+            check_rows(cls(), inputs, Y)
+            if not len(fit):
+                raise ValueError(f"{cls.__name__}.held_errors: a fold of {len(inputs)} rows fits none of them")
+        closed = closed_errors([(i.X, f, h) for i, f, h in folds], Y, [head.alpha for head in heads])
+        if closed is not None:
+            return closed
+        out = []
+        for inputs, fit, held in folds:
+            query, errors = inputs.rows(held), np.zeros((len(heads), len(held)))
+            for number, head in enumerate(cls.fit_path([cls(head.alpha) for head in heads], inputs.rows(fit), Y[fit])):
+                off = head.predict(query) - Y[held]
+                errors[number] = np.einsum("ng,ng->n", off, off, dtype=np.float64)
+            out.append(errors)
+        return out

@@ -79,9 +79,8 @@ def pca(X: np.ndarray, dim: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         raise ValueError(
             f"pca: needs dim >= 1 and a (rows, columns) matrix with rows, got dim {dim} and shape {X.shape}"
         )
-    X = X.astype(np.float64)
-    mean = X.mean(axis=0)
-    X -= mean
+    mean = X.mean(axis=0, dtype=np.float64)
+    X = X - mean
     k = min(dim, len(X) - 1, X.shape[1])
     if k < 1 or not X.any():
         return mean, np.zeros((X.shape[1], 0)), np.zeros(0)
@@ -104,9 +103,60 @@ def _axes_by_gram(X: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """Top ``k`` right singular vectors (d, k) and values of centred ``X``, from the smaller of ``XᵀX`` and ``XXᵀ``."""
     n, d = X.shape
     square = X.T @ X if d <= n else X @ X.T
-    values, vectors = linalg.eigh(square, subset_by_index=[len(square) - k, len(square) - 1])
+    # Most of a small matrix's eigenvectors cost less than some of them.
+    some = [len(square) - k, len(square) - 1] if 2 * k < len(square) else None
+    values, vectors = linalg.eigh(
+        square, subset_by_index=some, driver="evr" if some else "evd", overwrite_a=True, check_finite=False
+    )
+    values, vectors = values[len(values) - k :], vectors[:, len(values) - k :]
     singular = np.sqrt(np.maximum(values[::-1], 0.0))
     vectors = vectors[:, ::-1]
     if d <= n:
         return vectors, singular
     return (X.T @ vectors) / np.maximum(singular, np.finfo(np.float64).tiny), singular
+
+
+def sklearn_pca(X: np.ndarray, dim: int, solver: str, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Principal axes as scikit-learn's ``PCA(n_components, svd_solver=solver, random_state=seed)`` returns them, signs
+    included: for reproducing tables that were made with its randomised solver. `pca` is exact, and the default.
+
+    Parameters
+    ----------
+    X : of shape (n, d), finite.
+    dim : number of axes wanted, >= 1; cut to min(n - 1, d).
+    solver : ``randomized``, or ``auto``: whichever scikit-learn's rule picks for this shape.
+    seed : of the random test matrix, >= 0.
+
+    Returns
+    -------
+    mean (d,), components (d, k) and singular values (k,), float64, as in `pca`; axes without variance are left out.
+
+    Raises
+    ------
+    ValueError
+        ``dim`` < 1 or ``X`` is not a matrix with rows.
+
+    References
+    ----------
+    Halko, Martinsson and Tropp (2011), SIAM Review 53:217-288, algorithm 4.3.
+
+    Examples
+    --------
+    >>> X = np.random.default_rng(0).normal(size=(9, 4))
+    >>> bool(np.allclose(sklearn_pca(X, 2, "randomized", 0)[2], pca(X, 2)[2]))
+    True
+    """
+    if dim < 1 or X.ndim != 2 or not len(X):
+        raise ValueError(
+            f"sklearn_pca: needs dim >= 1 and a (rows, columns) matrix with rows, got dim {dim} and shape {X.shape}"
+        )
+    X = X.astype(np.float64)
+    mean, k = X.mean(axis=0), min(dim, len(X) - 1, X.shape[1])
+    if k < 1 or not (X - mean).any():
+        return mean, np.zeros((X.shape[1], 0)), np.zeros(0)
+    from sklearn.decomposition import PCA
+
+    made = PCA(n_components=k, svd_solver=solver, random_state=seed).fit(X)
+    singular = made.singular_values_
+    rank = int((singular > singular[0] * max(X.shape) * np.finfo(np.float64).eps).sum())
+    return made.mean_, np.ascontiguousarray(made.components_[:rank].T), singular[:rank]

@@ -7,7 +7,8 @@ import re
 import numpy as np
 
 from embbench.core import Fold, PerturbationDataset, Split, UserError
-from embbench.splits._units import as_units, entity_units, transfer_codes
+from embbench.splits._units import as_units, entity_units, transfer_codes, whole_number
+from embbench.splits.unseen_perturbation import UnseenPerturbation
 
 ROLES = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
 UNUSED = ("", "nan", "none", "<na>")
@@ -23,6 +24,9 @@ class GivenColumn:
     Parameters
     ----------
     column : name of the column in ``data.covariates``, shape (n,); ValueError when empty.
+    folds : 0 refuses a screen without the column; k >= 2 gives it k seeded folds over perturbations instead
+        (`unseen_perturbation`), so that one grid serves screens that come with a split and those that do not.
+    seed : of those seeded folds.
 
     Examples
     --------
@@ -33,10 +37,14 @@ class GivenColumn:
     [([0], [1])]
     """
 
-    def __init__(self, column: str = "split") -> None:
+    def __init__(self, column: str = "split", folds: int = 0, seed: int = 0) -> None:
         if not column or not isinstance(column, str):
             raise ValueError(f"given: column must be the name of a covariate column, got {column!r}")
         self.column = column
+        self.folds = whole_number("given", "folds", folds, 0)
+        self.seed = whole_number("given", "seed", seed, 0)
+        if self.folds == 1:
+            raise ValueError("given: folds must be 0 (the column is needed) or >= 2, got 1")
 
     def split(self, data: PerturbationDataset) -> Split:
         """The folds of the column; effects are never read.
@@ -44,8 +52,10 @@ class GivenColumn:
         Raises
         ------
         UserError
-            No such column, values of another kind, or no training or no test rows.
+            No such column (with ``folds`` = 0), values of another kind, or no training or no test rows.
         """
+        if self.folds and self.column not in data.covariates:
+            return UnseenPerturbation(self.folds, self.seed).split(data)
         values = self._values(data)
         used = set(values.tolist()) - {""}
         if used and used <= set(ROLES.values()):
