@@ -396,3 +396,28 @@ def test_perturbench_transfer_from_the_command_line(tmp_path: Path) -> None:
     assert ranked.any()
     older, newer = wide.rank_l2_over_n_by_truth_all * n, wide.rank_l2_by_truth_all * (n - 1)
     np.testing.assert_allclose(older[ranked], newer[ranked], atol=1e-9)
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_the_randomised_pipeline_is_scikit_learns(seed):
+    """Its training rows have the solver's left vectors, its test rows projections: predictions agree only with both."""
+    from sklearn.decomposition import PCA
+    from sklearn.neighbors import KNeighborsRegressor
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    from embbench.core import Inputs
+    from embbench.grid.inputs import Raw
+    from embbench.heads.knn import KNN
+    from embbench.registry import default
+
+    rng = np.random.default_rng(seed)
+    X, Y = rng.normal(size=(90, 40)).astype(np.float32), rng.normal(size=(70, 5)).astype(np.float32)
+    fit, held, units = np.arange(70), np.arange(70, 90), tuple((i,) for i in range(90))
+    found, entities = np.ones((90, 1), dtype=bool), sparse.eye(90, format="csr")
+    raw = Raw(Inputs(X, np.zeros(90, dtype=int), entities, units, (("e", slice(0, 40)),), found))
+    inputs = raw.featured(default().parse("features", f"pca:6:svd=randomized:seed={seed}"), fit)
+    ours = KNN(k=4).fit(inputs.rows(fit), Y).predict(inputs.rows(held))
+    solver = PCA(6, svd_solver="randomized", random_state=seed)
+    theirs = make_pipeline(StandardScaler(), solver, KNeighborsRegressor(4)).fit(X[fit].astype(float), Y)
+    np.testing.assert_allclose(ours, theirs.predict(X[held].astype(float)), atol=1e-6)

@@ -27,20 +27,16 @@ def _distance(truth: np.ndarray, predicted: np.ndarray) -> float:
 
 
 def run(
-    Y: np.ndarray, fold: np.ndarray, *, X: str, head: str, dtype: str, solver: str, seed: int, folds: int, **more: np.ndarray
-) -> dict[str, np.ndarray]:
-    """Chosen parameters and predictions of the first ``folds`` outer folds for the embedding named ``X``."""
+    Y: np.ndarray, fold: np.ndarray, *, X: str, head: str, dtype: str, solver: str, seed: int, outer: int,
+    **more: np.ndarray,
+) -> dict[str, np.ndarray]:  # fmt: skip
+    """Chosen parameter and predictions of one outer fold for the embedding named ``X``."""
     vectors, Y = more[X].astype(dtype), Y.astype(dtype)
-    model, grid = (
-        (KNeighborsRegressor(), {"head__n_neighbors": KS}) if head == "knn" else (Lasso(), {"head__alpha": ALPHAS})
-    )
-    chosen, predicted = [], []
-    for outer in range(folds):
-        train, test = fold != outer, fold == outer
-        steps = [("scale", StandardScaler()), ("pca", PCA(100, svd_solver=solver, random_state=seed)), ("head", model)]
-        score = make_scorer(_distance, greater_is_better=False)
-        search = GridSearchCV(Pipeline(steps), grid, scoring=score, cv=KFold(5, shuffle=True, random_state=42))
-        search.fit(vectors[train], Y[train])
-        chosen.append(next(iter(search.best_params_.values())))
-        predicted.append(search.predict(vectors[test]))
-    return {"chosen": np.array(chosen), "predicted": np.concatenate(predicted)}
+    train, test = fold != outer, fold == outer
+    knn = head == "knn"
+    model, grid = (KNeighborsRegressor(), {"head__n_neighbors": KS}) if knn else (Lasso(), {"head__alpha": ALPHAS})
+    steps = [("scale", StandardScaler()), ("pca", PCA(100, svd_solver=solver, random_state=seed)), ("head", model)]
+    score = make_scorer(_distance, greater_is_better=False)
+    search = GridSearchCV(Pipeline(steps), grid, scoring=score, cv=KFold(5, shuffle=True, random_state=42))
+    search.fit(vectors[train], Y[train])
+    return {"chosen": np.array([next(iter(search.best_params_.values()))]), "predicted": search.predict(vectors[test])}

@@ -15,7 +15,7 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 @app.command("import")
 def import_screen(
     path: Annotated[
-        Path, typer.Argument(help="An .h5ad of single cells (CSR, CSC or dense; counts or log-normalised).")
+        Path, typer.Argument(help="Single cells, .h5ad or a zarr store of AnnData (CSR, CSC or dense; counts or logs).")
     ],
     name: Annotated[str, typer.Option(help="Name to use in --dataset.")],
     perturbation_key: Annotated[str, typer.Option(help="obs column of perturbation labels.")],
@@ -53,34 +53,36 @@ def import_screen(
     """Import single cells into effects per condition; bounded memory whatever the number of cells."""
     from embbench.core import UserError
     from embbench.datasets._import import import_h5ad
+    from embbench.grid.threads import one_thread
     from embbench.grid.names import registry_of
 
     if name in {entry.name for entry in registry_of(()).entries("datasets")}:
         raise UserError(f"import: {name!r} is the name of a registered dataset; choose another --name")
-    data = import_h5ad(
-        path,
-        name,
-        perturbation_key,
-        control,
-        context_keys=tuple(context_key or ()),
-        batch_key=batch_key,
-        size_factor=size_factor,
-        layer=layer,
-        scale=scale,
-        controls=controls,
-        matching=matching,
-        entity_type=entity_type,
-        min_cells=min_cells,
-        max_residual=max_residual,
-        cells=cells,
-        dose_key=dose_key,
-        gene_key=gene_key,
-        covariates=tuple(covariate or ()),
-        etest=etest,
-        flags=tuple(flag or ()),
-        dated=dated,
-        seed=seed,
-    )
+    with one_thread():  # as in a grid: the same bits, and threads only cost here
+        data = import_h5ad(
+            path,
+            name,
+            perturbation_key,
+            control,
+            context_keys=tuple(context_key or ()),
+            batch_key=batch_key,
+            size_factor=size_factor,
+            layer=layer,
+            scale=scale,
+            controls=controls,
+            matching=matching,
+            entity_type=entity_type,
+            min_cells=min_cells,
+            max_residual=max_residual,
+            cells=cells,
+            dose_key=dose_key,
+            gene_key=gene_key,
+            covariates=tuple(covariate or ()),
+            etest=etest,
+            flags=tuple(flag or ()),
+            dated=dated,
+            seed=seed,
+        )
     typer.echo("\n".join(data.meta.get("import_report", [])))
     say(f"imported as {name!r}; next: embbench data describe {name}; embbench grid --dataset {name} --emb go")
 

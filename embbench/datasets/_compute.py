@@ -14,9 +14,10 @@ from scipy import sparse
 from embbench.cache.cells import BOTH, CONTROL, UNUSED, CellsWriter, cells_writer
 from embbench.cache.screens import string_array, with_digest
 from embbench.core import PerturbationDataset, UserError
+from embbench.datasets._csc import Csc
 from embbench.datasets._effects import Effects, fill
 from embbench.datasets._h5ad import column, index_names, length
-from embbench.datasets._matrix import Csc, Matrix, open_matrix
+from embbench.datasets._matrix import Matrix, open_matrix, packed_notice
 from embbench.datasets._obs import ImportReport, covariate, depths, gene_names
 from embbench.datasets._options import ImportOptions
 from embbench.datasets._plan import FEW_CONTROLS, Plan, make_plan
@@ -77,6 +78,7 @@ def compute(
             cells_digest = writer.finish(
                 _recode(keep, len(plan.entities), UNUSED), _recode(contexts, len(plan.contexts), -1)
             )
+            job.report.lines.append(writer.summary())
     covariates = _covariates(job, effects, tests, keep)
     _tell(job, effects, contexts)
     meta = {**source, **_facts(job), "cells_digest": cells_digest, **job.report.facts()}
@@ -89,6 +91,7 @@ def _start(file: h5py.File, options: ImportOptions, folder: Path, progress: Prog
     if options.gene_key is not None:
         names = column(file, "var", options.gene_key, "--gene-key").text()
     matrix = open_matrix(file, options.layer, (length(file, "obs"), len(names)))
+    report.lines.extend(packed_notice(matrix))
     scale = detect_scale(matrix, options.scale, file.filename)
     genes = gene_names(file.filename, names, report)
     plan = make_plan(file, options, genes, report)

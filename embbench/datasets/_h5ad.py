@@ -1,12 +1,13 @@
-"""AnnData files read with h5py: opening, one column of ``obs`` or ``var`` at a time, and errors that name the place."""
+"""AnnData files read with h5py: opening, one column of ``obs`` or ``var`` at a time, and errors that name the place.
+
+Zarr stores are read by the same functions: `embbench.datasets._zarr` gives them the interface of h5py.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import difflib
-import functools
-import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,27 +53,28 @@ class Column:
 def open_h5ad(path: Path) -> Iterator[h5py.File]:
     """An `.h5ad` file (Virshup et al. 2024, Journal of Open Source Software 9, 4371) opened for reading.
 
-    `UserError`: no such file, a folder, not HDF5, truncated, not AnnData, or damage met while it is read.
+    `UserError`: not HDF5, truncated, or not AnnData.
     """
-    if not path.exists():
-        raise UserError(f"{path}: no such file; give the path of an .h5ad file")
-    if path.is_dir():
-        raise UserError(f"{path} is a folder, expected an .h5ad file")
     try:
         file = h5py.File(path, "r")
     except OSError as error:
         size = path.stat().st_size
         why = "truncated" if "truncated" in str(error) else "not HDF5"
         raise UserError(
-            f"{path}: expected an .h5ad (HDF5) file, found {size} bytes that are {why} ({_first_line(error)}); "
+            f"{path}: expected an .h5ad (HDF5) file, found {size} bytes that are {why} ({first_line(error)}); "
             "write it with anndata.write_h5ad, or copy it again"
         ) from error
     with file:
-        for part in ("obs", "var"):
-            if not isinstance(file.get(part), h5py.Group):
-                found = "an old-format table" if part in file else f"only {', '.join(sorted(file)) or 'nothing'}"
-                raise UserError(f"{path}: expected a group {part!r} as AnnData >= 0.7 writes it, found {found}")
+        check_parts(file, str(path))
         yield file
+
+
+def check_parts(file: Mapping[str, Any], path: str) -> None:
+    """Refuse what has no tables of cells and genes."""
+    for part in ("obs", "var"):
+        if not isinstance(file.get(part), Mapping):
+            found = "an old-format table" if part in file else f"only {', '.join(sorted(file)) or 'nothing'}"
+            raise UserError(f"{path}: expected a group {part!r} as AnnData >= 0.7 writes it, found {found}")
 
 
 @contextlib.contextmanager
@@ -82,12 +84,19 @@ def reading(path: str, part: str) -> Iterator[None]:
         yield
     except (OSError, KeyError, RuntimeError, TypeError, UnicodeDecodeError) as error:
         raise UserError(
-            f"{path}: {part} cannot be read ({_first_line(error)}); the file is damaged, truncated or not AnnData: "
+            f"{path}: {part} cannot be read ({first_line(error)}); the file is damaged, truncated or not AnnData: "
             "write it again with anndata.write_h5ad"
         ) from error
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """What an error says in one line, its type when it says nothing.
+
+    Examples
+    --------
+    >>> first_line(OSError("no space left")), first_line(KeyError())
+    ('no space left', 'KeyError')
+    """
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
@@ -135,7 +144,7 @@ def index_names(file: h5py.File, axis: str) -> np.ndarray:
 
 def _values(item: h5py.Group | h5py.Dataset) -> h5py.Dataset:
     """The entries of a plain or (AnnData 0.13 with pandas 3) nullable string array; an index has no missing ones."""
-    return item["values"] if isinstance(item, h5py.Group) and "values" in item else item
+    return item["values"] if isinstance(item, Mapping) and "values" in item else item
 
 
 def length(file: h5py.File, axis: str) -> int:
@@ -164,7 +173,7 @@ def column(file: h5py.File, axis: str, name: str, option: str) -> Column:
 
 
 def _read_column(file: h5py.File, axis: str, name: str, item: h5py.Group | h5py.Dataset) -> Column:
-    if isinstance(item, h5py.Group):
+    if isinstance(item, Mapping):
         if "codes" in item:
             return _categorical(name, item["codes"][...], item["categories"])
         if "values" in item and "mask" in item:
@@ -178,7 +187,7 @@ def _read_column(file: h5py.File, axis: str, name: str, item: h5py.Group | h5py.
 
 
 def _categorical(name: str, codes: np.ndarray, categories: h5py.Dataset) -> Column:
-    if isinstance(categories, h5py.Group):
+    if isinstance(categories, Mapping):
         categories = categories["values"]
     levels = _plain(name, categories)
     if codes.size and (codes.max() >= len(levels.codes) or codes.min() < -1):
@@ -220,18 +229,6 @@ def _sorted_levels(name: str, codes: np.ndarray, levels: list[str]) -> Column:
 
 def _strings(item: h5py.Dataset) -> np.ndarray:
     return np.array(item.asstr()[...], dtype=object)
-
-
-def file_digest(path: Path) -> str:
-    """sha256 of a file, read in blocks; remembered within the process while size and modification time stay."""
-    state = path.stat()
-    return _file_digest(str(path.resolve()), state.st_size, state.st_mtime_ns)
-
-
-@functools.lru_cache(maxsize=64)
-def _file_digest(path: str, size: int, changed: int) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def describe(values: Any) -> str:

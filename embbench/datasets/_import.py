@@ -1,4 +1,4 @@
-"""Import of single-cell screens from `.h5ad`: cached by content, written whole or not at all."""
+"""Import of single-cell screens from AnnData files: cached by content, written whole or not at all."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from embbench.cache.screens import load_screen, register, save_screen, screen_fo
 from embbench.cache.store import DamagedFileError, lock, set_aside
 from embbench.core import PerturbationDataset, UserError
 from embbench.datasets._compute import compute
-from embbench.datasets._h5ad import file_digest, open_h5ad
+from embbench.datasets._open import content_digest, open_anndata
 from embbench.datasets._options import ImportOptions
 from embbench.datasets._stream import Progress
 
@@ -35,7 +35,7 @@ def import_h5ad(
     progress: Progress | None = None,
     **options: Any,
 ) -> PerturbationDataset:
-    """Import an `.h5ad` file as a screen, under a name, into ``$EMBBENCH_HOME/data``.
+    """Import an `.h5ad` file, or a zarr store of AnnData, as a screen, under a name, into ``$EMBBENCH_HOME/data``.
 
     The file is read in row chunks, so memory does not grow with the number of cells. What was read, dropped and why is
     in ``meta["import_report"]`` (lines of text), ``["import_counts"]`` and ``["import_names"]``. The same file with the
@@ -43,7 +43,7 @@ def import_h5ad(
 
     Parameters
     ----------
-    path : the file.
+    path : the file; of a zarr store the folder, or a zip of what lies in it.
     name : letters, digits, ``.``, ``_`` and ``-``.
     perturbation_key, control, options : see `ImportOptions`.
     progress : called with a stage, a number done and their total.
@@ -95,8 +95,13 @@ def cached_screen(path: Path, options: ImportOptions, progress: Progress | None 
         See `import_h5ad`.
     """
     report = progress or (lambda stage, done, total: None)
-    with open_h5ad(path):
-        facts = {"file": file_digest(path), "options": options.facts(), "code": code_of(__name__), "revision": REVISION}
+    with open_anndata(path):
+        facts = {
+            "file": content_digest(path),
+            "options": options.facts(),
+            "code": code_of(__name__),
+            "revision": REVISION,
+        }
     key = digest(facts)
     found = _stored(key)
     if found is not None:
@@ -105,7 +110,7 @@ def cached_screen(path: Path, options: ImportOptions, progress: Progress | None 
         found = _stored(key)  # another process may have imported it meanwhile
         if found is not None:
             return found
-        with open_h5ad(path) as file:
+        with open_anndata(path) as file:
             source = {"source": path.name, "source_sha256": facts["file"], "import_key": key}
             data = compute(file, options, folder, source, report)
         sha = save_screen(folder / "screen.h5", data)

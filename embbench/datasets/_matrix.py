@@ -2,28 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import h5py
 import numpy as np
 from scipy import sparse
 
 from embbench.core import UserError
+from embbench.datasets._ahead import ahead
+from embbench.datasets._csc import Csc
 from embbench.datasets._h5ad import near, reading
+from embbench.datasets._packed import packing
+from embbench.datasets._pieces import (
+    CHUNK_ROWS,
+    CHUNK_VALUES,
+    SAMPLE,
+    check_indices,
+    native,
+    row_blocks,
+    starts,
+    stored_sample,
+)
+from embbench.datasets._zarr import ZarrGroup
 
-CHUNK_VALUES = 1 << 22  # stored values per chunk: some 200 MB with everything that is derived from them
-CHUNK_ROWS = 1 << 15
-SAMPLE, SAMPLES = 1 << 15, 16  # stored values per place, and places, that the scale is told from
+DEAR = 10_000_000  # compressed values whose unpacking is noticed: some 0.3 CPU s a pass with gzip
 
 
 class Matrix(Protocol):
-    """Cells x genes of ``shape`` (m, g), read by rows."""
+    """Cells x genes of ``shape`` (m, g), read by rows; the chunk after the one that is worked on is read meanwhile."""
 
-    shape: tuple[int, int]
-    label: str
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Cells and genes."""
+        ...
+
+    @property
+    def label(self) -> str:
+        """Its name in the file, ``X`` or ``layers/NAME``."""
+        ...
+
+    @property
+    def packed(self) -> str | None:
+        """How the stored values are compressed, None where they are not."""
+        ...
+
+    @property
+    def stored(self) -> int:
+        """Number of stored values."""
+        ...
 
     def chunks(self, wanted: np.ndarray | None = None) -> Iterator[tuple[int, sparse.csr_matrix]]:
         """First row and values of each chunk, in order; chunks without a row of ``wanted``, shape (m,), are skipped."""
@@ -45,12 +73,12 @@ def open_matrix(file: h5py.File, layer: str | None, shape: tuple[int, int], chun
     label = "X" if layer is None else f"layers/{layer}"
     item = file.get(label)
     if item is None:
-        layers = sorted(file["layers"]) if isinstance(file.get("layers"), h5py.Group) else []
+        layers = sorted(file["layers"]) if isinstance(file.get("layers"), Mapping) else []
         hint = near(layer, layers) if layer else f"; layers: {', '.join(layers) or 'none'} (choose one with --layer)"
         raise UserError(f"{file.filename}: there is no {label}{hint}")
     with reading(file.filename, label):
         out = _matrix(file.filename, label, item, chunk_values)
-        values = item if isinstance(item, h5py.Dataset) else item["data"]
+        values = item["data"] if isinstance(item, Mapping) else item
         if values.dtype.kind not in "iuf":
             raise UserError(
                 f"{file.filename}: {label} holds {values.dtype}, expected numbers (counts or log-normalised)"
@@ -63,11 +91,21 @@ def open_matrix(file: h5py.File, layer: str | None, shape: tuple[int, int], chun
     return out
 
 
-def _matrix(path: str, label: str, item: h5py.Group | h5py.Dataset, chunk_values: int) -> Matrix:
-    if isinstance(item, h5py.Dataset):
+def packed_notice(matrix: Matrix) -> list[str]:
+    """What to tell of a matrix whose compression makes its import dearer; empty for a small or uncompressed one."""
+    if matrix.packed is None or matrix.stored < DEAR:
+        return []
+    return [
+        f"{matrix.label} is compressed ({matrix.packed}): unpacking its {matrix.stored:,} values takes up to 6 times "
+        "the CPU of reading them plain, at this import alone (the cells that are kept are not compressed)"
+    ]
+
+
+def _matrix(path: str, label: str, item: Any, chunk_values: int) -> Matrix:
+    if not isinstance(item, Mapping):
         if item.ndim != 2:
             raise UserError(f"{path}: {label} has shape {item.shape}, expected cells x genes")
-        return Dense(label, (item.shape[0], item.shape[1]), item, chunk_values)
+        return Dense(label, (item.shape[0], item.shape[1]), path, item, chunk_values, packing(item, path, label))
     kind = item.attrs.get("encoding-type", item.attrs.get("h5sparse_format", ""))
     kind = (kind.decode() if isinstance(kind, bytes) else str(kind)).removesuffix("_matrix")
     raw = item.attrs.get("shape", item.attrs.get("h5sparse_shape"))
@@ -83,8 +121,12 @@ def _matrix(path: str, label: str, item: h5py.Group | h5py.Dataset, chunk_values
             f"{path}: {label}/indptr does not describe {major} {'rows' if kind == 'csr' else 'columns'} of "
             f"{sorted(counts)} values (found {len(indptr)} entries that end at {indptr[-1:].tolist()}); write it again"
         )
+    if isinstance(item, ZarrGroup) and indptr[-1]:
+        parts["data"].check_whole()
+        parts["indices"].check_whole()
     chosen = Csr if kind == "csr" else Csc
-    return chosen(label, shape, path, parts["data"], parts["indices"], indptr, chunk_values)
+    packed = packing(item, path, label)
+    return chosen(label, shape, path, parts["data"], parts["indices"], indptr, chunk_values, packed)
 
 
 @dataclass(frozen=True)
@@ -93,25 +135,35 @@ class Dense:
 
     label: str
     shape: tuple[int, int]
+    path: str
     values: h5py.Dataset
     chunk_values: int
+    packed: str | None = None
+
+    @property
+    def stored(self) -> int:
+        """Number of stored values."""
+        return self.shape[0] * self.shape[1]
 
     def chunks(self, wanted: np.ndarray | None = None) -> Iterator[tuple[int, sparse.csr_matrix]]:
         """Row chunks of shape (rows, g); see `Matrix`."""
+        return ahead(self._read(wanted))
+
+    def _read(self, wanted: np.ndarray | None) -> Iterator[tuple[int, sparse.csr_matrix]]:
         step = max(1, min(CHUNK_ROWS, self.chunk_values // self.shape[1]))
         for start in range(0, self.shape[0], step):
             stop = min(start + step, self.shape[0])
             if wanted is not None and not wanted[start:stop].any():
                 continue
-            with reading(self.values.file.filename, self.label):
+            with reading(self.path, self.label):
                 block = native(self.values[start:stop])
             yield start, sparse.csr_matrix(block)
 
     def sample(self) -> np.ndarray:
         """Some values from all over the matrix, shape (k,)."""
         rows = max(1, SAMPLE // self.shape[1])
-        with reading(self.values.file.filename, self.label):
-            return np.concatenate([native(self.values[i : i + rows]).ravel() for i in _starts(self.shape[0], rows)])
+        with reading(self.path, self.label):
+            return np.concatenate([native(self.values[i : i + rows]).ravel() for i in starts(self.shape[0], rows)])
 
 
 @dataclass(frozen=True)
@@ -125,9 +177,18 @@ class Csr:
     indices: h5py.Dataset
     indptr: np.ndarray
     chunk_values: int
+    packed: str | None = None
+
+    @property
+    def stored(self) -> int:
+        """Number of stored values."""
+        return int(self.indptr[-1])
 
     def chunks(self, wanted: np.ndarray | None = None) -> Iterator[tuple[int, sparse.csr_matrix]]:
         """Row chunks of shape (rows, g); see `Matrix`."""
+        return ahead(self._read(wanted))
+
+    def _read(self, wanted: np.ndarray | None) -> Iterator[tuple[int, sparse.csr_matrix]]:
         for start, stop in row_blocks(self.indptr, self.chunk_values):
             if wanted is not None and not wanted[start:stop].any():
                 continue
@@ -143,107 +204,4 @@ class Csr:
 
     def sample(self) -> np.ndarray:
         """Some stored values from all over the matrix, shape (k,)."""
-        return _stored_sample(self.data, self.path, self.label)
-
-
-def native(values: np.ndarray) -> np.ndarray:
-    """Values in a type that sparse matrices know (not float16, not of foreign byte order)."""
-    return values.astype(np.float32 if values.dtype == np.float16 else values.dtype.newbyteorder("="), copy=False)
-
-
-def _stored_sample(data: h5py.Dataset, path: str, label: str) -> np.ndarray:
-    with reading(path, label):
-        return np.concatenate([native(data[i : i + SAMPLE]) for i in _starts(len(data), SAMPLE)])
-
-
-def _starts(size: int, step: int) -> np.ndarray:
-    return np.unique(np.linspace(0, max(size - step, 0), SAMPLES).astype(np.int64))
-
-
-def row_blocks(indptr: np.ndarray, values: int) -> Iterator[tuple[int, int]]:
-    """Consecutive (start, stop) rows with at most ``values`` stored values each (or one row)."""
-    start, rows = 0, len(indptr) - 1
-    while start < rows:
-        stop = int(np.searchsorted(indptr, indptr[start] + values, side="right")) - 1
-        stop = min(max(stop, start + 1), start + CHUNK_ROWS, rows)
-        yield start, stop
-        start = stop
-
-
-def check_indices(indices: np.ndarray, limit: int, path: str, label: str) -> None:
-    """Refuse sparse indices outside the matrix, which would otherwise read foreign memory."""
-    if indices.size and (indices.min() < 0 or indices.max() >= limit):
-        raise UserError(
-            f"{path}: {label}/indices run from {indices.min()} to {indices.max()}, not 0 to {limit - 1}; rewrite it"
-        )
-
-
-@dataclass
-class Csc:
-    """Compressed columns, turned into rows once: values are dealt into one scratch file per row block."""
-
-    label: str
-    shape: tuple[int, int]
-    path: str
-    data: h5py.Dataset
-    indices: h5py.Dataset
-    indptr: np.ndarray
-    chunk_values: int
-    scratch: Path | None = None
-    _blocks: list[tuple[int, int]] | None = None
-
-    def chunks(self, wanted: np.ndarray | None = None) -> Iterator[tuple[int, sparse.csr_matrix]]:
-        """Row chunks of shape (rows, g); needs ``scratch``, a folder with room for 16 bytes per stored value."""
-        if self.scratch is None:
-            raise RuntimeError(
-                f"{self.label}: a column-compressed matrix needs a scratch folder before it is read by rows"
-            )
-        if self._blocks is None:
-            self._blocks = self._deal(self.scratch)
-        kind = self._record()
-        for i, (start, stop) in enumerate(self._blocks):
-            if wanted is not None and not wanted[start:stop].any():
-                continue
-            triples = np.fromfile(self.scratch / f"{i}.rows", dtype=kind)
-            place = (triples["row"], triples["column"])
-            yield start, sparse.coo_matrix((triples["value"], place), (stop - start, self.shape[1])).tocsr()
-
-    def sample(self) -> np.ndarray:
-        """Some stored values from all over the matrix, shape (k,)."""
-        return _stored_sample(self.data, self.path, self.label)
-
-    def _record(self) -> np.dtype:
-        return np.dtype(
-            [("row", np.int32), ("column", np.int32), ("value", native(np.zeros(0, self.data.dtype)).dtype)]
-        )
-
-    def _pieces(self) -> Iterator[tuple[slice, np.ndarray]]:
-        for start in range(0, int(self.indptr[-1]), self.chunk_values):
-            span = slice(start, min(start + self.chunk_values, int(self.indptr[-1])))
-            with reading(self.path, self.label):
-                rows = self.indices[span]
-            check_indices(rows, self.shape[0], self.path, self.label)
-            yield span, rows
-
-    def _deal(self, scratch: Path) -> list[tuple[int, int]]:
-        per_row = np.zeros(self.shape[0] + 1, dtype=np.int64)
-        for _, rows in self._pieces():
-            per_row[1:] += np.bincount(rows, minlength=self.shape[0])
-        blocks = list(row_blocks(np.cumsum(per_row), self.chunk_values))
-        starts = np.array([start for start, _ in blocks])
-        for i in range(len(blocks)):
-            (scratch / f"{i}.rows").write_bytes(b"")
-        for span, rows in self._pieces():
-            with reading(self.path, self.label):
-                values = self.data[span]
-            of = np.searchsorted(starts, rows, side="right") - 1
-            out = np.empty(len(rows), dtype=self._record())
-            out["row"], out["value"] = rows - starts[of], values
-            out["column"] = np.searchsorted(self.indptr, np.arange(span.start, span.stop), side="right") - 1
-            order = np.argsort(of, kind="stable")
-            ends = np.cumsum(np.bincount(of, minlength=len(blocks)))
-            for i, part in enumerate(np.split(out[order], ends[:-1])):
-                if len(part):
-                    with (scratch / f"{i}.rows").open("ab") as file:
-                        part.tofile(file)
-        return blocks
+        return stored_sample(self.data, self.path, self.label)

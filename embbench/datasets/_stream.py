@@ -122,6 +122,8 @@ def sum_up(
     """
     moments = GroupMoments(len(block.row_of), matrix.shape[1])
     linear = GroupMoments(len(block.row_of), len(columns), squares=False)
+    place = np.full(matrix.shape[1], -1, dtype=np.int32)
+    place[columns] = np.arange(len(columns))
     for start, raw in matrix.chunks(wanted):
         stop = start + raw.shape[0]
         cells, alive = normalise(start, raw)
@@ -129,10 +131,16 @@ def sum_up(
         group = np.where(alive, block.group[start:stop], -1)
         moments.add(cells, group)
         if len(columns):
-            own = cells[:, columns]
-            own.data = np.expm1(own.data.astype(np.float64))
-            linear.add(own, group)
+            linear.add(_linear(cells, place, len(columns)), group)
         if sink is not None:
             sink(start, cells, alive)
         progress("reading cells", stop, matrix.shape[0])
     return Sums(block, moments, linear, columns)
+
+
+def _linear(cells: sparse.csr_matrix, place: np.ndarray, columns: int) -> sparse.csr_matrix:
+    """Back-transformed values of shape (m, columns), float64, of the columns that have a ``place`` (not -1)."""
+    at = place[cells.indices]
+    kept = np.flatnonzero(at >= 0)
+    values = np.expm1(cells.data[kept].astype(np.float64))
+    return sparse.csr_matrix((values, at[kept], np.searchsorted(kept, cells.indptr)), (cells.shape[0], columns))

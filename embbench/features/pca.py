@@ -27,6 +27,11 @@ class PCA(Scaler):
         that its ``PCA(n_components=dim)`` picks for the shape (randomised for most screens).
     seed : of the randomised solver (its ``random_state``), >= 0; the exact one draws nothing.
 
+    Attributes
+    ----------
+    fitted_ : (n, k) float32, after a fit with a solver of scikit-learn: scores of the fitted rows. Its pipelines give
+        them the solver's left vectors, which a randomised solver does not make equal to the rows' projections.
+
     Raises
     ------
     ValueError
@@ -56,8 +61,12 @@ class PCA(Scaler):
         """Scaler and axes of the rows of ``X`` of shape (n, d)."""
         super().fit(X)
         rows = self.scaled(X)
-        found = pca(rows, self.dim) if self.svd == "exact" else sklearn_pca(rows, self.dim, self.svd, self.seed)
-        self.centre_, self.components_, self.singular_ = found
+        if self.svd == "exact":
+            self.centre_, self.components_, self.singular_ = pca(rows, self.dim)
+        else:
+            found = sklearn_pca(rows, self.dim, self.svd, self.seed)
+            self.centre_, self.components_, self.singular_, own = found
+            self.fitted_ = own.astype(np.float32) if own.shape[1] else np.zeros((len(X), 1), dtype=np.float32)
         if not self.components_.shape[1]:
             self.components_ = np.zeros((X.shape[1], 1))
         return self

@@ -82,6 +82,8 @@ class Raw:
             values = transform.transform(raw.X[found, where])
             part = np.zeros((len(raw), values.shape[1]), dtype=np.float32)
             part[found] = values
+            if hasattr(transform, "fitted_"):  # a transform may have values of its own for the rows it was fitted on
+                part[fitted] = transform.fitted_
             if len(raw.blocks) > 1:
                 norm = np.sqrt(np.mean(np.sum(part[fitted].astype(np.float64) ** 2, axis=1)))
                 part /= np.float32(norm) if norm > 0 else np.float32(1)

@@ -39,8 +39,10 @@ def choose(cells: np.ndarray, k: int) -> np.ndarray:
 
 def place(cells: np.ndarray, keep: np.ndarray, basis: np.ndarray | None) -> np.ndarray:
     """Cells (m, g) in the space of comparison, float64: the scored genes, or the basis with all other genes at 0."""
-    scored = cells[:, keep].astype(np.float64)
-    return scored if basis is None else scored @ basis[keep].astype(np.float64)
+    if not keep.all():
+        cells, basis = cells[:, keep], None if basis is None else basis[keep]
+    scored = cells.astype(np.float64)
+    return scored if basis is None else scored @ basis.astype(np.float64)
 
 
 @dataclass(frozen=True)
@@ -128,5 +130,5 @@ def population_metric(
     declared : other fields.
     """
     declared = {"best": "low", "lower": 0.0, "level": "population", **declared}
-    own = {"target": "population", "needs": ("cells",), "about": about, "source": source}
+    own: dict[str, Any] = {"target": "population", "needs": ("cells",), "about": about, "source": source}
     return CellMetric(scorer, scorer=scorer, kernel=kernel, **own, **declared)

@@ -28,10 +28,10 @@ def _rbf(x: np.ndarray, y: np.ndarray, *, unbiased: bool) -> float:
 
     The observed cells alone set the widths, so that a prediction cannot widen the kernel it is judged by.
     """
-    middle = distances.median_square(y)
-    if not middle > 0:
+    seen = distances.Reference(y)
+    if not seen.median_square > 0:
         return float("nan")
-    return distances.mmd_rbf(x, y, [w / middle for w in WIDTHS], unbiased=unbiased)
+    return seen.mmd_rbf(x, [w / seen.median_square for w in WIDTHS], unbiased=unbiased)
 
 
 def _sliced(order: int, frame: Frame, pred: np.ndarray, truth: Truth, mask: np.ndarray) -> np.ndarray:
@@ -39,7 +39,8 @@ def _sliced(order: int, frame: Frame, pred: np.ndarray, truth: Truth, mask: np.n
     basis, out = basis_of(truth, frame), np.full(len(pred), np.nan)
     directions = unit_directions(mask.shape[1] if basis is None else basis.shape[1], DIRECTIONS)
     for row, x, y in clouds(pred, truth, mask, frame):
-        out[row] = sliced_wasserstein(x, y, directions[mask[row]] if basis is None else directions, order)
+        scored = directions[mask[row]] if basis is None and not mask[row].all() else directions
+        out[row] = sliced_wasserstein(x, y, scored, order)
     return out
 
 
@@ -54,13 +55,14 @@ def _strengths(controls: np.ndarray, frame: Frame, pred: np.ndarray, truth: Trut
         within = distances.mean_self_distances(controls, sets)
     elif len(sets) > 1:
         placed = (place(controls, keep, basis) for keep in sets)
-        within[:] = [distances.mean_distance(c, c) for c in placed]
+        within[:] = [distances.Reference(c).spread for c in placed]
     last = -1
     for row, x, y in clouds(pred, truth, mask, frame):
         if code[row] != last:
-            last, c = code[row], place(controls, mask[row], basis)
-        across = distances.mean_distances(np.concatenate([x, y]), c).reshape(2, -1).mean(axis=1)
-        out[:, row] = 2 * across - [distances.mean_distance(z, z) for z in (x, y)] - within[code[row]]
+            last, against = code[row], distances.Reference(place(controls, mask[row], basis))
+        for kind, z in enumerate((x, y)):
+            own = distances.Reference(z).spread
+            out[kind, row] = 2 * against.mean_distance(z) - own - within[code[row]]
     return out
 
 

@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import special
+from scipy import sparse, special
+
+from embbench.numerics._rank_keys import Cells, Runs, canonical, checked, cubes, entries, fits_float32, runs, widened
 
 PSEUDOCOUNT = 1.0  # counts per million
 CPM = 100.0  # counts per million in one count per 1e4, the scale on which cells are stored
 BLOCK = 1 << 22  # entries of a block of genes: bounds temporary memory to about 30 bytes each
-_SPAN, _LOW, _HIGH = 32, 1 << 31, np.int32(0x7FFFFFFF)
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,12 @@ class SortedControls:
     """Control cells sorted once per gene, to test many groups of cells against them.
 
     Zeros are counted and never sorted. Every other value becomes one integer whose order is that of (gene, value), so
-    one search in one array places the values of a group in all genes together. Float32 values are packed into 64 bits,
-    others are compared as float64; both are exact. Memory: 8 (16) bytes per value that is not 0.
+    one search in one array places the distinct values of a group in all genes together. Float32 values are packed into
+    64 bits, others are compared as float64; both are exact. Memory: 12 (20) bytes per distinct value of a gene.
 
     Parameters
     ----------
-    control : cells of shape (k, g), finite.
+    control : cells of shape (k, g), finite, an array or sparse (CSR), which is not made dense.
 
     Raises
     ------
@@ -57,30 +58,31 @@ class SortedControls:
     [5.5]
     """
 
-    def __init__(self, control: np.ndarray) -> None:
-        control = _matrix(control)
+    def __init__(self, control: Cells) -> None:
+        control = checked(control)
         self.cells, self.genes = control.shape
-        self._wide = not _fits_float32(control)
-        self.nonzero = np.zeros(self.genes, dtype=np.int64)
-        self.negative = np.zeros(self.genes, dtype=np.int64)
+        self._wide = not fits_float32(control)
         self._ties = np.zeros(self.genes)
-        parts = []
-        for block in gene_blocks(*control.shape):
-            keys, self.nonzero[block], self.negative[block] = _sorted_keys(control[:, block], wide=self._wide)
-            gene, times = _runs(keys, self.nonzero[block])[:2]
-            self._ties[block] = np.bincount(gene, _cubes(times), block.stop - block.start)
-            parts.append(keys)
-        self._keys = parts
-        self._starts = [block.start for block in gene_blocks(*control.shape)]
+        parts: list[Runs] = []
+        for block, gene, values in entries(control, BLOCK):
+            parts.append(part := runs(block, gene, values, wide=self._wide))
+            self._ties[block] = np.bincount(part.gene, cubes(part.times), len(part.count))
+        nothing = np.zeros(0, np.int64)
+        self.nonzero = np.concatenate([nothing, *(p.count for p in parts)])
+        self.negative = np.concatenate([nothing, *(p.negative for p in parts)])
+        self._first = np.concatenate([[0], *(np.bincount(p.gene, minlength=len(p.count)) for p in parts)]).cumsum()
+        before = np.concatenate([[0], *(p.times for p in parts)]).cumsum()
+        self._before = before.astype(np.int32) if before[-1] < 1 << 31 else before
+        self._keys = np.concatenate([p.keys for p in parts]) if parts else nothing
 
-    def test(self, perturbed: np.ndarray, *, continuity: bool = True, ties: bool = True) -> RankSum:
+    def test(self, perturbed: Cells, *, continuity: bool = True, ties: bool = True) -> RankSum:
         """Rank-sum test of each gene, two-sided by the normal approximation.
 
         ``z = (|U - m k / 2| - c) / s``, ``s^2 = m k / 12 (N + 1 - sum_t (t^3 - t) / (N (N - 1)))``, N = m + k.
 
         Parameters
         ----------
-        perturbed : cells of shape (m, g), finite.
+        perturbed : cells of shape (m, g), finite, an array or sparse (CSR).
         continuity : c = 1/2 (scipy ``mannwhitneyu(method="asymptotic")`` and pdex 0.3), else 0 (scanpy).
         ties : the sum over groups of t tied values; False leaves it out (scanpy's default ``tie_correct=False``).
 
@@ -89,23 +91,18 @@ class SortedControls:
         ValueError
             The genes do not match, or a value is not finite.
         """
-        perturbed = _matrix(perturbed)
-        m, k = len(perturbed), self.cells
+        perturbed = checked(perturbed)
+        m, k = perturbed.shape[0], self.cells
         if perturbed.shape[1] != self.genes:
             raise ValueError(f"rank-sum test: {perturbed.shape[1]} genes against controls of {self.genes}")
         if not m or not k:
             nothing = np.full(self.genes, np.nan)
             return RankSum(nothing, nothing, nothing)
-        if not self._wide and not _fits_float32(perturbed):
-            self._widen()
+        if not self._wide and not fits_float32(perturbed):
+            self._keys, self._wide = widened(self._keys), True  # for values that float32 cannot hold, from now on
         twice, tied = np.zeros(self.genes), np.zeros(self.genes)
-        ends = [*self._starts, self.genes][1:]
-        for start, end, keys in zip(self._starts, ends, self._keys, strict=True):
-            for part in gene_blocks(m, end - start):
-                block = slice(start + part.start, start + part.stop)
-                before = int(self.nonzero[start : block.start].sum())
-                own = keys[before : before + int(self.nonzero[block].sum())]
-                twice[block], tied[block] = self._block(perturbed, block, own, start)
+        for block, gene, values in entries(perturbed, BLOCK):
+            twice[block], tied[block] = self._block(block, runs(block, gene, values, wide=self._wide), m)
         away, n = (twice - m * k) / 2.0, float(m + k)
         spread = (n + 1.0) - (tied / (n * (n - 1.0)) if ties else 0.0)
         scale = np.sqrt(m * k / 12.0 * np.maximum(spread, 0.0))
@@ -113,34 +110,25 @@ class SortedControls:
         z = np.sign(away) * np.divide(size, scale, out=np.zeros(self.genes), where=scale > 0)
         return RankSum(twice / 2.0, z, 2.0 * special.ndtr(-np.abs(z)))
 
-    def _block(
-        self, perturbed: np.ndarray, block: slice, control: np.ndarray, first: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Twice U and the tie sum of some genes; ``control`` holds their keys, numbered from gene ``first`` on."""
-        keys, count, negative = _sorted_keys(perturbed[:, block], wide=self._wide, offset=block.start - first)
+    def _block(self, block: slice, own: Runs, m: int) -> tuple[np.ndarray, np.ndarray]:
+        """Twice U and the tie sum of some genes of m cells."""
+        start, stop = self._first[block.start], self._first[block.stop]
+        left, shared = np.full(len(own.keys), self._before[stop], np.int64), np.zeros(len(own.keys), np.int64)
+        if stop > start:
+            place = start + np.searchsorted(self._keys[start:stop], own.keys)
+            left = self._before[place].astype(np.int64)
+            place = np.minimum(place, stop - 1)
+            shared = np.where(self._keys[place] == own.keys, self._before[place + 1] - self._before[place], 0)
         kept, below_zero = self.nonzero[block], self.negative[block]
-        left = np.searchsorted(control, keys)
-        right = left.copy()
-        if len(control):
-            equal = control[np.minimum(left, len(control) - 1)] == keys
-            right[equal] = np.searchsorted(control, keys[equal], side="right")
-        ends = np.cumsum(count)
-        places = np.concatenate([[0], np.cumsum(left + right)])
-        inside = places[ends] - places[ends - count] - 2 * count * (np.cumsum(kept) - kept)
-        zeros, zeros_control = len(perturbed) - count, self.cells - kept
-        twice = inside + 2 * (count - negative) * zeros_control + zeros * (2 * below_zero + zeros_control)
-        gene, times, at = _runs(keys, count)
-        shared = (right - left)[at]
-        more = np.bincount(gene, _cubes(shared + times) - _cubes(shared), len(count))
-        return twice.astype(np.float64), self._ties[block] + more + _cubes(zeros + zeros_control)
-
-    def _widen(self) -> None:
-        """Keep float64 keys from now on: a group came whose values float32 cannot hold."""
-        self._keys = [_unpacked(keys) for keys in self._keys]
-        self._wide = True
+        left -= self._before[self._first[block.start : block.stop]][own.gene]  # of this gene
+        inside = np.bincount(own.gene, own.times * (2 * left + shared), len(own.count))
+        zeros, zeros_control = m - own.count, self.cells - kept
+        outside = 2 * (own.count - own.negative) * zeros_control + zeros * (2 * below_zero + zeros_control)
+        more = np.bincount(own.gene, cubes(shared + own.times) - cubes(shared), len(own.count))
+        return inside + outside, self._ties[block] + more + cubes(zeros + zeros_control)
 
 
-def wilcoxon(perturbed: np.ndarray, control: np.ndarray, *, continuity: bool = True, ties: bool = True) -> RankSum:
+def wilcoxon(perturbed: Cells, control: Cells, *, continuity: bool = True, ties: bool = True) -> RankSum:
     """Rank-sum test of each gene, cells of shape (m, g) against (k, g); see `SortedControls.test`.
 
     Examples
@@ -152,13 +140,20 @@ def wilcoxon(perturbed: np.ndarray, control: np.ndarray, *, continuity: bool = T
 
 
 def welch(
-    mean: np.ndarray, var: np.ndarray, n: int, mean_control: np.ndarray, var_control: np.ndarray, n_control: int
+    mean: np.ndarray,
+    var: np.ndarray,
+    n: int | np.ndarray,
+    mean_control: np.ndarray,
+    var_control: np.ndarray,
+    n_control: int | np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Welch's t (g,) and two-sided p (g,) from moments, as ``scipy.stats.ttest_ind(equal_var=False)``.
+    """Welch's t and two-sided p from moments, as ``scipy.stats.ttest_ind(equal_var=False)``, of shape (g,) or (k, g).
 
     Parameters
     ----------
-    mean, var, n : means and unbiased variances (ddof 1) of shape (g,), and number of cells; the same of the controls.
+    mean, var, n : means and unbiased variances (ddof 1), and number of cells: (g,), (g,) and a number of one group, or
+        (k, g), (k, g) and (k, 1) of k groups at once (`embbench.numerics.moments.GroupMoments` streams them).
+    mean_control, var_control, n_control : the same of the controls, (g,) serving all groups.
 
     Notes
     -----
@@ -170,14 +165,13 @@ def welch(
     >>> [float(x[0].round(4)) for x in welch(np.ones(1), np.ones(1), 10, np.zeros(1), np.ones(1), 10)]
     [2.2361, 0.0382]
     """
-    if min(n, n_control) < 2:
-        nothing = np.full(np.shape(mean), np.nan)
-        return nothing, nothing
-    a, b = np.asarray(var, dtype=np.float64) / n, np.asarray(var_control, dtype=np.float64) / n_control
+    m, k = np.asarray(n, dtype=np.float64), np.asarray(n_control, dtype=np.float64)
     away = np.asarray(mean, dtype=np.float64) - np.asarray(mean_control, dtype=np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
-        freedom = np.square(a + b) / (np.square(a) / (n - 1) + np.square(b) / (n_control - 1))
+        a, b = np.asarray(var, dtype=np.float64) / m, np.asarray(var_control, dtype=np.float64) / k
+        freedom = np.square(a + b) / (np.square(a) / (m - 1) + np.square(b) / (k - 1))
         t = away / np.sqrt(a + b)
+    t = np.where((m < 2) | (k < 2), np.nan, t)
     return t, 2.0 * special.stdtr(np.where(np.isnan(freedom), 1.0, freedom), -np.abs(t))
 
 
@@ -254,16 +248,22 @@ def log2fc(mean: np.ndarray, mean_control: np.ndarray, pseudocount: float = PSEU
     return np.where((top == 0) & (bottom == 0), 0.0, ratio)
 
 
-def mean_counts(cells: np.ndarray) -> np.ndarray:
+def mean_counts(cells: Cells) -> np.ndarray:
     """Mean counts per 1e4, shape (g,), of cells (m, g) stored as natural log1p; negative values count as 0.
+
+    Sparse cells (CSR) are not made dense. NaN without cells.
 
     Examples
     --------
     >>> mean_counts(np.log1p(np.array([[1.0], [3.0]]))).round(6).tolist()
     [2.0]
     """
-    out = np.full(cells.shape[1], np.nan)
-    for block in gene_blocks(*cells.shape) if len(cells) else ():
+    m, genes = cells.shape
+    if sparse.issparse(cells) and m:
+        rows = sparse.csr_matrix(canonical(cells))
+        return np.bincount(rows.indices, np.expm1(np.maximum(rows.data, 0).astype(np.float64)), genes) / m
+    out = np.full(genes, np.nan)
+    for block in gene_blocks(m, genes) if m else ():
         out[block] = np.expm1(np.maximum(cells[:, block], 0).astype(np.float64)).mean(axis=0)
     return out
 
@@ -272,62 +272,3 @@ def gene_blocks(cells: int, genes: int) -> Iterator[slice]:
     """Slices of genes with at most `BLOCK` entries of the cells each (one gene at least)."""
     step = max(1, BLOCK // max(1, cells))
     yield from (slice(start, min(start + step, genes)) for start in range(0, genes, step))
-
-
-def _matrix(cells: np.ndarray) -> np.ndarray:
-    cells = np.asarray(cells)
-    if cells.ndim != 2 or cells.dtype.kind not in "fiub":
-        raise ValueError(f"rank-sum test: cells must be numbers (m, g), found {cells.dtype} of shape {cells.shape}")
-    if bad := sum(int((~np.isfinite(cells[:, block])).sum()) for block in gene_blocks(*cells.shape)):
-        raise ValueError(f"rank-sum test: cells must be finite, found {bad} values that are not")
-    return cells
-
-
-def _fits_float32(cells: np.ndarray) -> bool:
-    if cells.dtype.kind == "b" or cells.dtype in (np.float32, np.float16):
-        return True
-    blocks = gene_blocks(*cells.shape)
-    with np.errstate(over="ignore"):
-        return all(np.array_equal(cells[:, b].astype(np.float32).astype(np.float64), cells[:, b]) for b in blocks)
-
-
-def _sorted_keys(cells: np.ndarray, *, wide: bool, offset: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Sorted keys of all values that are not 0; per gene how many there are, and how many are negative."""
-    row, gene = np.nonzero(cells)
-    values, genes = cells[row, gene], cells.shape[1]
-    count, negative = np.bincount(gene, minlength=genes), np.bincount(gene[values < 0], minlength=genes)
-    keys = _packed(gene + offset, values, wide=wide)
-    keys.sort()
-    return keys, count, negative
-
-
-def _packed(gene: np.ndarray, values: np.ndarray, *, wide: bool) -> np.ndarray:
-    """Numbers that sort as (gene, value): 64-bit integers, or complex ones, which numpy orders by real, then imaginary
-    part.
-    """
-    if wide:
-        keys = gene.astype(np.complex128)
-        keys.imag = values
-        return keys
-    bits = values.astype(np.float32).view(np.int32)
-    return (gene.astype(np.int64) << _SPAN) + (bits ^ ((bits >> 31) & _HIGH)) + _LOW
-
-
-def _unpacked(keys: np.ndarray) -> np.ndarray:
-    """Integer keys as complex ones."""
-    bits = ((keys & ((1 << _SPAN) - 1)) - _LOW).astype(np.int32)
-    return _packed(keys >> _SPAN, (bits ^ ((bits >> 31) & _HIGH)).view(np.float32), wide=True)
-
-
-def _runs(keys: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Gene, length and first position of every run of equal keys; ``count`` keys belong to each gene."""
-    new = np.ones(len(keys), dtype=bool)
-    new[1:] = keys[1:] != keys[:-1]
-    at = np.flatnonzero(new)
-    return np.repeat(np.arange(len(count)), count)[at], np.diff(np.append(at, len(keys))), at
-
-
-def _cubes(times: np.ndarray) -> np.ndarray:
-    """t^3 - t, float64."""
-    t = times.astype(np.float64)
-    return t * t * t - t

@@ -2,56 +2,158 @@
 
 All take ``x`` of shape (n, d) and ``y`` (m, d), work in float64 in bounded memory, and give NaN for clouds that are too
 small. V: means over all pairs, those of a cell with itself included; never negative. U: those left out of the within
-terms; unbiased, so clouds closer than chance give negative values.
+terms; unbiased, so clouds closer than chance give negative values. `Reference` is for many clouds against one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-PAIRS = 1 << 22  # pairs of cells at a time: 32 MiB of float64
-NEAR = 1e-4  # squared distances below this share of the squared norms have lost digits and are computed again
+from embbench.numerics._pairs import Points, squared_distances
+
+PAIRS = 1 << 17  # pairs of cells at a time: 1 MiB of float64 stays in the cache between the steps over it
 
 Pointwise = Callable[[np.ndarray], np.ndarray]
 
+__all__ = [
+    "Reference",
+    "edistance_euclidean_u",
+    "edistance_euclidean_v",
+    "edistance_half_euclidean_v",
+    "edistance_sqeuclidean_u",
+    "edistance_sqeuclidean_v",
+    "mean_distance",
+    "mean_self_distances",
+    "median_square",
+    "mmd_linear_v",
+    "mmd_rbf",
+    "squared_distances",
+]
 
-def squared_distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """``|x_i - y_j|^2`` of shape (n, m), float64, to a relative 1e-11; exactly 0 for equal rows.
 
-    One matrix product, ``|x|^2 + |y|^2 - 2 x.y`` about the common mean; where that cancels (`NEAR`), the differences.
+class Reference:
+    """Cells ``y`` that many clouds are compared with: what depends on them alone is computed once, when first needed.
+
+    The value of a cloud depends on it and on ``y`` only, never on the clouds that came before.
+
+    Parameters
+    ----------
+    cells : ``y``, of shape (m, d).
 
     Examples
     --------
-    >>> squared_distances(np.array([[0.0, 0.0]]), np.array([[3.0, 4.0], [0.0, 0.0]])).tolist()
-    [[25.0, 0.0]]
+    >>> control = Reference(np.array([[0.0], [2.0]]))
+    >>> control.euclidean_v(np.array([[1.0]])), control.euclidean_v(np.array([[4.0], [4.0]]))
+    (1.0, 5.0)
     """
-    x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
-    centre = (x.sum(axis=0) + y.sum(axis=0)) / max(len(x) + len(y), 1)
-    a, b = x - centre, y - centre
-    size = np.einsum("ij,ij->i", a, a)[:, None] + np.einsum("ij,ij->i", b, b)[None, :]
-    out = size - 2.0 * (a @ b.T)
-    left, right = np.nonzero(out <= NEAR * size)
-    step = max(1, PAIRS // max(x.shape[1], 1))
-    for start in range(0, len(left), step):
-        i, j = left[start : start + step], right[start : start + step]
-        out[i, j] = np.square(x[i] - y[j]).sum(axis=1)
-    return out
+
+    def __init__(self, cells: np.ndarray) -> None:
+        self.points = Points(cells)
+        self._kernels: dict[tuple[float, ...], float] = {}
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    @functools.cached_property
+    def spread(self) -> float:
+        """Mean Euclidean distance over all m^2 pairs of the reference cells; NaN without any."""
+        return _within(self.points, _root)
+
+    @functools.cached_property
+    def median_square(self) -> float:
+        """Median squared distance of two different reference cells; NaN below 2.
+
+        References
+        ----------
+        Gretton et al. (2012), Journal of Machine Learning Research 13:723, section 8 (the median heuristic).
+        """
+        if len(self) < 2:
+            return float("nan")
+        return float(np.median(np.concatenate([*_pairs_once(self.points)])))
+
+    def mean_distance(self, x: np.ndarray) -> float:
+        """Mean Euclidean distance over all n m pairs; NaN without any."""
+        return self._across(x, _root)
+
+    def euclidean_v(self, x: np.ndarray) -> float:
+        """See `edistance_euclidean_v`."""
+        return float(np.maximum(2 * self.mean_distance(x) - _within(Points(x), _root) - self.spread, 0.0))
+
+    def euclidean_u(self, x: np.ndarray) -> float:
+        """See `edistance_euclidean_u`."""
+        n, m = len(x), len(self)
+        if min(n, m) < 2:
+            return float("nan")
+        own, theirs = _within(Points(x), _root) * n / (n - 1), self.spread * m / (m - 1)
+        return 2 * self.mean_distance(x) - own - theirs
+
+    def sqeuclidean_v(self, x: np.ndarray) -> float:
+        """See `edistance_sqeuclidean_v`."""
+        if not len(x) or not len(self):
+            return float("nan")
+        gap = np.ascontiguousarray(x, dtype=np.float64).mean(axis=0) - self.points.centre
+        return 2.0 * float(gap @ gap)
+
+    def sqeuclidean_u(self, x: np.ndarray) -> float:
+        """See `edistance_sqeuclidean_u`."""
+        n, m = len(x), len(self)
+        if min(n, m) < 2:
+            return float("nan")
+        own = float(np.ascontiguousarray(x, dtype=np.float64).var(axis=0).sum())
+        return self.sqeuclidean_v(x) - 2.0 * (own / (n - 1) + float(self.points.square.mean()) / (m - 1))
+
+    def mmd_rbf(self, x: np.ndarray, gammas: Sequence[float], *, unbiased: bool) -> float:
+        """See `mmd_rbf`; distances are computed once for all ``gammas``."""
+        n, m, key = len(x), len(self), tuple(sorted(gammas))
+        if min(n, m) < 1 + unbiased:
+            return float("nan")
+        kernel = functools.partial(_kernels, gammas=key)
+        if key not in self._kernels:
+            self._kernels[key] = _within(self.points, kernel)
+        across, own, theirs = self._across(x, kernel), _within(Points(x), kernel), self._kernels[key]
+        if not unbiased:
+            return float(np.maximum(own + theirs - 2 * across, 0.0))
+        # the kernel of a cell with itself is 1
+        return (n * own - 1) / (n - 1) + (m * theirs - 1) / (m - 1) - 2 * across
+
+    def _across(self, x: np.ndarray, fn: Pointwise) -> float:
+        """Mean of ``fn(squared distance)`` over all n m pairs; NaN without any."""
+        if not len(x) or not len(self):
+            return float("nan")
+        blocks: Iterable[np.ndarray] = Points(x, self.points.centre).across(self.points, PAIRS)
+        return float(sum(fn(block).sum() for block in blocks) / (len(x) * len(self)))
 
 
-def _blocks(x: np.ndarray, y: np.ndarray) -> Iterator[np.ndarray]:
-    """Squared distances of blocks of rows of ``x`` to all of ``y``."""
-    step = max(1, PAIRS // max(len(y), 1))
-    for start in range(0, len(x), step):
-        yield squared_distances(x[start : start + step], y)
+def _root(block: np.ndarray) -> np.ndarray:
+    return np.sqrt(block, out=block)
 
 
-def _pair_mean(x: np.ndarray, y: np.ndarray, fn: Pointwise) -> float:
-    """Mean of ``fn(squared distance)`` over all n m pairs; NaN without any."""
-    if not len(x) or not len(y):
+def _kernels(block: np.ndarray, gammas: tuple[float, ...]) -> np.ndarray:
+    """Mean over ``gammas``, ascending, of ``exp(-gamma block)``; a kernel of twice the last gamma is its square."""
+    last, kernel = 0.0, np.ones(1)
+    total = np.zeros_like(block)
+    for gamma in gammas:
+        kernel = np.square(kernel) if last and gamma == 2 * last else np.exp(-gamma * block)
+        total += kernel
+        last = gamma
+    total /= len(gammas)
+    return total
+
+
+def _within(points: Points, fn: Pointwise) -> float:
+    """Mean of ``fn(squared distance)`` over all n^2 pairs of points; NaN without any."""
+    if not len(points):
         return float("nan")
-    return float(sum(fn(block).sum() for block in _blocks(x, y)) / (len(x) * len(y)))
+    return float(sum(times * fn(block).sum() for block, times in points.within(PAIRS)) / len(points) ** 2)
+
+
+def _pairs_once(points: Points) -> Iterable[np.ndarray]:
+    """Squared distances of different points, every pair once."""
+    for block, times in points.within(PAIRS):
+        yield block[np.triu_indices(len(block), 1)] if times == 1 else block.ravel()
 
 
 def mean_distance(x: np.ndarray, y: np.ndarray) -> float:
@@ -62,18 +164,7 @@ def mean_distance(x: np.ndarray, y: np.ndarray) -> float:
     >>> mean_distance(np.array([[0.0], [2.0]]), np.array([[0.0], [2.0]]))
     1.0
     """
-    return _pair_mean(x, y, np.sqrt)
-
-
-def mean_distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Mean Euclidean distance (n,) of each row of ``x`` to all of ``y``, m >= 1.
-
-    Examples
-    --------
-    >>> mean_distances(np.array([[0.0], [2.0]]), np.array([[0.0], [1.0]])).tolist()
-    [0.5, 1.5]
-    """
-    return np.concatenate([np.zeros(0), *(np.sqrt(block).mean(axis=1) for block in _blocks(x, y))])
+    return Reference(y).spread if x is y else Reference(y).mean_distance(x)
 
 
 def mean_self_distances(x: np.ndarray, masks: np.ndarray) -> np.ndarray:
@@ -98,15 +189,15 @@ def mean_self_distances(x: np.ndarray, masks: np.ndarray) -> np.ndarray:
     few = (~masks).sum(axis=1) * 10 < masks.shape[1]
     out = np.zeros(len(masks))
     for row in np.flatnonzero(~few):
-        out[row] = mean_distance(x[:, masks[row]], x[:, masks[row]])
+        out[row] = Reference(x[:, masks[row]]).spread
     gone = {row: x[:, ~masks[row]] for row in np.flatnonzero(few)}
     step, total = max(1, PAIRS // len(x)), np.zeros(len(masks))
-    for start in range(0, len(x), step) if gone else ():
+    whole = Points(x)
+    for block, start in zip(whole.across(whole, PAIRS), range(0, len(x), step), strict=True) if gone else ():
         part = slice(start, start + step)
-        whole = squared_distances(x[part], x)
         for row, columns in gone.items():
             lost = squared_distances(columns[part], columns) if columns.shape[1] else 0.0
-            total[row] += np.sqrt(np.maximum(whole - lost, 0.0)).sum()
+            total[row] += np.sqrt(np.maximum(block - lost, 0.0)).sum()
     return np.where(few, total / len(x) ** 2, out)
 
 
@@ -122,7 +213,7 @@ def edistance_euclidean_v(x: np.ndarray, y: np.ndarray) -> float:
     >>> edistance_euclidean_v(np.zeros((3, 2)), np.full((2, 2), 1.0)) == 2 * 2**0.5
     True
     """
-    return float(np.maximum(2 * mean_distance(x, y) - mean_distance(x, x) - mean_distance(y, y), 0.0))
+    return Reference(y).euclidean_v(x)
 
 
 def edistance_euclidean_u(x: np.ndarray, y: np.ndarray) -> float:
@@ -137,10 +228,7 @@ def edistance_euclidean_u(x: np.ndarray, y: np.ndarray) -> float:
     >>> edistance_euclidean_u(np.array([[0.0], [2.0]]), np.array([[0.0], [2.0]]))
     -2.0
     """
-    n, m = len(x), len(y)
-    if min(n, m) < 2:
-        return float("nan")
-    return 2 * mean_distance(x, y) - mean_distance(x, x) * n / (n - 1) - mean_distance(y, y) * m / (m - 1)
+    return Reference(y).euclidean_u(x)
 
 
 def edistance_half_euclidean_v(x: np.ndarray, y: np.ndarray) -> float:
@@ -180,10 +268,7 @@ def edistance_sqeuclidean_u(x: np.ndarray, y: np.ndarray) -> float:
     >>> edistance_sqeuclidean_u(np.array([[0.0], [2.0]]), np.array([[0.0], [2.0]]))
     -4.0
     """
-    if min(len(x), len(y)) < 2:
-        return float("nan")
-    spread = [float(np.var(z, axis=0, dtype=np.float64).sum()) / (len(z) - 1) for z in (x, y)]
-    return edistance_sqeuclidean_v(x, y) - 2.0 * (spread[0] + spread[1])
+    return Reference(y).sqeuclidean_u(x)
 
 
 def mmd_linear_v(x: np.ndarray, y: np.ndarray) -> float:
@@ -217,34 +302,15 @@ def mmd_rbf(x: np.ndarray, y: np.ndarray, gammas: Sequence[float], *, unbiased: 
     >>> round(mmd_rbf(np.array([[0.0]]), np.array([[1.0]]), [1.0], unbiased=False), 4)  # 2 - 2 / e
     1.2642
     """
-
-    def kernel(square: np.ndarray) -> np.ndarray:
-        return np.mean([np.exp(-gamma * square) for gamma in gammas], axis=0)
-
-    n, m = len(x), len(y)
-    if min(n, m) < 1 + unbiased:
-        return float("nan")
-    across, within = _pair_mean(x, y, kernel), [_pair_mean(x, x, kernel), _pair_mean(y, y, kernel)]
-    if not unbiased:
-        return float(np.maximum(within[0] + within[1] - 2 * across, 0.0))
-    # the kernel of a cell with itself is 1
-    return (n * within[0] - 1) / (n - 1) + (m * within[1] - 1) / (m - 1) - 2 * across
+    return Reference(y).mmd_rbf(x, gammas, unbiased=unbiased)
 
 
 def median_square(x: np.ndarray) -> float:
     """Median squared distance of two different cells of ``x``; NaN below 2 cells.
-
-    References
-    ----------
-    Gretton et al. (2012), Journal of Machine Learning Research 13:723, section 8 (the median heuristic).
 
     Examples
     --------
     >>> median_square(np.array([[0.0], [1.0], [3.0]]))
     4.0
     """
-    if len(x) < 2:
-        return float("nan")
-    # every pair comes twice, which leaves the median where it is; a cell with itself is taken out
-    pairs = np.concatenate([block.ravel() for block in _blocks(x, x)])
-    return float(np.median(np.delete(pairs, np.arange(len(x)) * (len(x) + 1))))
+    return Reference(x).median_square

@@ -116,7 +116,9 @@ def _axes_by_gram(X: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     return (X.T @ vectors) / np.maximum(singular, np.finfo(np.float64).tiny), singular
 
 
-def sklearn_pca(X: np.ndarray, dim: int, solver: str, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def sklearn_pca(
+    X: np.ndarray, dim: int, solver: str, seed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Principal axes as scikit-learn's ``PCA(n_components, svd_solver=solver, random_state=seed)`` returns them, signs
     included: for reproducing tables that were made with its randomised solver. `pca` is exact, and the default.
 
@@ -129,7 +131,8 @@ def sklearn_pca(X: np.ndarray, dim: int, solver: str, seed: int) -> tuple[np.nda
 
     Returns
     -------
-    mean (d,), components (d, k) and singular values (k,), float64, as in `pca`; axes without variance are left out.
+    mean (d,), components (d, k) and singular values (k,), float64, as in `pca`; axes without variance are left out. And
+    the scores (n, k) that its ``fit_transform`` gives: of a randomised solver they are not the projections of the rows.
 
     Raises
     ------
@@ -153,10 +156,11 @@ def sklearn_pca(X: np.ndarray, dim: int, solver: str, seed: int) -> tuple[np.nda
     X = X.astype(np.float64)
     mean, k = X.mean(axis=0), min(dim, len(X) - 1, X.shape[1])
     if k < 1 or not (X - mean).any():
-        return mean, np.zeros((X.shape[1], 0)), np.zeros(0)
+        return mean, np.zeros((X.shape[1], 0)), np.zeros(0), np.zeros((len(X), 0))
     from sklearn.decomposition import PCA
 
-    made = PCA(n_components=k, svd_solver=solver, random_state=seed).fit(X)
+    made = PCA(n_components=k, svd_solver=solver, random_state=seed)
+    scores = made.fit_transform(X)
     singular = made.singular_values_
     rank = int((singular > singular[0] * max(X.shape) * np.finfo(np.float64).eps).sum())
-    return made.mean_, np.ascontiguousarray(made.components_[:rank].T), singular[:rank]
+    return made.mean_, np.ascontiguousarray(made.components_[:rank].T), singular[:rank], scores[:, :rank]

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Self
 
 import numpy as np
 from scipy import sparse
 
+from embbench.numerics.jit import compiled, has_numba
+
 TARGET_SUM = 1e4
 MATCHING = ("batch", "equal-batch", "pooled")
+_PIECE = 1 << 15  # values normalised at a time: their float64 copies stay in the processor's cache
+_WORTH = 1 << 24  # values added by numpy before numba is loaded: as dear as loading it, so never twice the best choice
+_BLOCK = 1 << 20  # values that numpy adds at a time
 
 
 def log_normalise(counts: sparse.csr_matrix, depth: np.ndarray) -> sparse.csr_matrix:
@@ -25,17 +31,24 @@ def log_normalise(counts: sparse.csr_matrix, depth: np.ndarray) -> sparse.csr_ma
     [[8.0, 9.0]]
     """
     per_cell = TARGET_SUM / np.asarray(depth, dtype=np.float64)
-    values = counts.data.astype(np.float64)
-    values *= np.repeat(per_cell, np.diff(counts.indptr))
-    np.log1p(values, out=values)
-    return sparse.csr_matrix((values.astype(np.float32), counts.indices, counts.indptr), counts.shape)
+    lengths, out = np.diff(counts.indptr), np.empty(counts.nnz, dtype=np.float32)
+    rows = (
+        np.searchsorted(counts.indptr, np.arange(0, max(counts.nnz, 1), _PIECE), side="right") - 1
+    )  # where pieces begin
+    for lo, hi in zip(rows, [*rows[1:], counts.shape[0]], strict=True):
+        span = slice(int(counts.indptr[lo]), int(counts.indptr[hi]))
+        values = counts.data[span].astype(np.float64)
+        values *= np.repeat(per_cell[lo:hi], lengths[lo:hi])
+        out[span] = np.log1p(values, out=values)
+    return sparse.csr_matrix((out, counts.indices, counts.indptr), counts.shape)
 
 
 class GroupMoments:
     """Count, sum and sum of squares of every gene in every group of cells, added to chunk by chunk in float64.
 
     Values of a group are added one by one in the order in which its cells come, so neither the chunk size nor the
-    storage of the matrix can change a bit of the result. Memory: ``16 * groups * g`` bytes (half without squares).
+    storage of the matrix can change a bit of the result, nor whether the loop is compiled (`embbench.numerics.jit`) or
+    numpy's. Memory: ``16 * groups * g`` bytes (half without squares).
 
     Parameters
     ----------
@@ -47,9 +60,15 @@ class GroupMoments:
         self.count = np.zeros(groups, dtype=np.int64)
         self.total = np.zeros((groups, genes))
         self.squares = np.zeros((groups if squares else 0, genes))
+        self._seen = 0
 
     def add(self, cells: sparse.csr_matrix, group: np.ndarray) -> Self:
         """Add cells of shape (m, g) to their groups (m,); cells of group -1 are left out.
+
+        Raises
+        ------
+        ValueError
+            Another number of genes.
 
         Examples
         --------
@@ -57,21 +76,33 @@ class GroupMoments:
         >>> moments.mean().tolist(), moments.variance().tolist()
         ([[2.0, 1.0]], [[2.0, 2.0]])
         """
+        if cells.shape[1] != self.total.shape[1]:
+            raise ValueError(f"GroupMoments: cells have {cells.shape[1]} genes, the sums {self.total.shape[1]}")
+        group = np.asarray(group, dtype=np.int64)
         order = np.argsort(group, kind="stable")  # cells of a group side by side: its row of sums stays in cache
         order = order[group[order] >= 0]
         if not len(order):
             return self
-        cells, group = cells[order], group[order].astype(np.int64)
-        self.count += np.bincount(group, minlength=len(self.count))
+        self.count += np.bincount(group[order], minlength=len(self.count))
+        self._seen += cells.nnz
+        if has_numba() and ("numba" in sys.modules or self._seen > _WORTH):
+            _scatter(order, group, cells.indptr, cells.indices, cells.data, self.total, self.squares)
+        else:
+            step = max(1, len(order) * _BLOCK // max(cells.nnz, 1))
+            for start in range(0, len(order), step):
+                part = order[start : start + step]
+                self._add_at(cells[part], group[part])
+        return self
+
+    def _add_at(self, cells: sparse.csr_matrix, group: np.ndarray) -> None:
+        """Numpy's form of `_scatter`: the same additions in the same order."""
         where = np.repeat(group * self.total.shape[1], np.diff(cells.indptr))
         where += cells.indices
         values = cells.data.astype(np.float64)
         np.add.at(self.total.ravel(), where, values)
-        if not len(self.squares):
-            return self
-        values *= values
-        np.add.at(self.squares.ravel(), where, values)
-        return self
+        if len(self.squares):
+            values *= values
+            np.add.at(self.squares.ravel(), where, values)
 
     def mean(self) -> np.ndarray:
         """Means of shape (groups, g); 0 for an empty group."""
@@ -79,7 +110,10 @@ class GroupMoments:
 
     def deviations(self) -> np.ndarray:
         """Sums, shape (groups, g), of squared deviations from the group mean; never negative."""
-        return np.maximum(self.squares - self.total**2 / np.maximum(self.count, 1)[:, None], 0.0)
+        out = self.total**2
+        out /= np.maximum(self.count, 1)[:, None]
+        np.subtract(self.squares, out, out=out)
+        return np.maximum(out, 0.0, out=out)
 
     def variance(self) -> np.ndarray:
         """Unbiased variances of shape (groups, g); a group of one cell borrows the variance pooled over groups.
@@ -87,9 +121,11 @@ class GroupMoments:
         Pooled: summed squared deviations over summed degrees of freedom; 0 when no group has two cells.
         """
         freedom = self.count - 1
-        deviations = self.deviations()
-        pooled = deviations.sum(axis=0) / max(int(np.maximum(freedom, 0).sum()), 1)
-        return np.where(freedom[:, None] > 0, deviations / np.maximum(freedom, 1)[:, None], pooled[None])
+        out = self.deviations()
+        pooled = out.sum(axis=0) / max(int(np.maximum(freedom, 0).sum()), 1)
+        out /= np.maximum(freedom, 1)[:, None]
+        out[freedom <= 0] = pooled
+        return out
 
     def merged(self) -> GroupMoments:
         """All groups as one."""
@@ -103,6 +139,27 @@ class GroupMoments:
         out = GroupMoments(0, 0)
         out.count, out.total, out.squares = self.count[groups], self.total[groups], self.squares[groups]
         return out
+
+
+@compiled
+def _scatter(
+    order: np.ndarray,
+    group: np.ndarray,
+    indptr: np.ndarray,
+    indices: np.ndarray,
+    data: np.ndarray,
+    total: np.ndarray,
+    squares: np.ndarray,
+) -> None:
+    """Add the cells ``order`` to the rows of their groups, one value after the other, without copies of the chunk."""
+    both = len(squares) > 0
+    for cell in order:
+        row = group[cell]
+        for at in range(indptr[cell], indptr[cell + 1]):
+            value = np.float64(data[at])
+            total[row, indices[at]] += value
+            if both:
+                squares[row, indices[at]] += value * value
 
 
 def batch_weights(perturbed: np.ndarray, control: np.ndarray, matching: str = "batch") -> np.ndarray:
