@@ -11,7 +11,7 @@ import numpy as np
 
 from embbench.cache.home import home
 from embbench.cache.keys import array_digest, digest
-from embbench.cache.store import DamagedFileError, lock, read_h5, replacing, write_h5
+from embbench.cache.store import DamagedFileError, lock, map_h5, replacing, write_h5
 from embbench.core import Cells, PerturbationDataset, UserError
 
 ARRAYS = (
@@ -73,8 +73,8 @@ def save_screen(path: Path, data: PerturbationDataset) -> str:
 
 
 def load_screen(path: Path, cells: Cells | None = None) -> PerturbationDataset:
-    """Read a screen written by `save_screen`."""
-    arrays, facts = read_h5(path, "screen")
+    """A screen written by `save_screen`; its arrays are read-only maps of the file, which processes share."""
+    arrays, facts = map_h5(path, "screen")
     covariates = {k.removeprefix("covariate:"): v for k, v in arrays.items() if k.startswith("covariate:")}
     main = {k: v for k, v in arrays.items() if not k.startswith("covariate:")}
     return PerturbationDataset(

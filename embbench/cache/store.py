@@ -112,7 +112,7 @@ def _alive(pid: int, started: int) -> bool:
 @functools.cache
 def versions() -> dict[str, str]:
     """Library versions and machine, recorded beside artefacts but not part of any key."""
-    names = ("embbench", "numpy", "scipy", "torch", "h5py", "faiss-cpu", "scikit-learn")
+    names = ("embbench", "numpy", "scipy", "torch", "h5py", "faiss-cpu", "numba", "scikit-learn")
     found = {}
     for name in names:
         with contextlib.suppress(metadata.PackageNotFoundError):
