@@ -77,7 +77,7 @@ class Ours:
         parts = (self.registry.parse("heads", head), self.registry.parse("features", features), self.registry)
         job = fit.Job(run, self.data, train, fit.rows_of(self.data, test), "given", units, tables, *parts, "bench")
         made = fit.predict(job)
-        values = made.values if made.weights is None else product(made.weights, self.data.effects[train])
+        values = made.values if made.weights is None else product(made.weights, self.data.effects, train)
         return {"chosen": next(iter(next(iter(made.choices.values())).params.values())), "predicted": values}
 
     def scores(self, predicted: np.ndarray, outer: int) -> np.ndarray:

@@ -20,6 +20,7 @@ from embbench.grid.ceiling import ceiling
 from embbench.grid.config import Grid
 from embbench.grid.fit import job_of, predict, resolve_scope
 from embbench.grid.frames import read_frames
+from embbench.grid.gram import gram_of
 from embbench.grid.inputs import Raw, assemble, query_part
 from embbench.grid.names import registry_of
 from embbench.grid.plan import plan
@@ -458,7 +459,8 @@ def test_weights_and_values_are_the_same_prediction(paths, tmp_path):
     for p in (few, many):
         made, data = stored(results, p, paths)
         fresh = predict(job_of(p.run, paths))
-        assert np.array_equal(product(fresh.weights, data.effects[fold.train]), made.values)
+        codes = data.context_codes[fold.test]
+        assert np.array_equal(product(fresh.weights, data.effects, fold.train, codes), made.values)
         other = Results(tmp_path / p.key)
         dense = Prediction(made.values, None, fresh.covered, fresh.choices)
         other.add_prediction(p, data, fold, dense)
@@ -471,11 +473,14 @@ def problem_of(paths, embedding="random:8", dataset="full"):
     raw, n = assemble(job.data, job.tables, job.train, job.query, job.units)
     part = Raw(raw.inputs.rows(np.arange(n)))
     truth = lambda index: training_truth(job.data, job.train[index])  # noqa: E731
-    return Problem(part, job.data.effects[job.train], None, truth, job.registry.parse("features", "pca:5"))
+    Y, shared = job.data.effects[job.train], gram_of(job.data)
+    products = lambda: (shared.among(job.train), shared.totals[job.train])  # noqa: E731
+    features = job.registry.parse("features", "pca:5")
+    return Problem(part, lambda: Y, None, Y.shape[1], truth, features, gram=products)
 
 
 @pytest.mark.parametrize("head", ["knn", "ridge", "kernel_ridge"])
-@pytest.mark.parametrize("metric", ["l2_all", "mse_all", "rmse_all"])
+@pytest.mark.parametrize("metric", ["l2_all", "mse_all", "rmse_all", "cosine_all", "pearson_all"])
 def test_selection_by_gram_equals_selection_by_predictions(paths, head, metric):
     problem, known = problem_of(paths), registries.default()
     spec, scorer = known.parse("heads", head), known.get("metrics", metric).make()

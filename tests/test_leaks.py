@@ -77,7 +77,7 @@ def run_folds(run, paths):
     for fold in ("fold0", "fold1"):
         job = job_of(Run(**{**run, "fold": fold}), paths)
         made = predict(job)
-        values = made.values if made.values is not None else product(made.weights, job.data.effects[job.train])
+        values = made.values if made.values is not None else product(made.weights, job.data.effects, job.train)
         out[fold] = (values, made.covered)
     return out
 

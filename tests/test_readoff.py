@@ -48,7 +48,7 @@ def test_scores_equal_those_of_predictions(monkeypatch, halves, density, compile
     found = readoff.read_scores(NAMES, W, data, rows, train)
     registry, truth = default(), truth_of(data, rows, train)
     for name in NAMES:
-        wanted = registry.parse("metrics", name).make()(product(W, data.effects[train]), truth)
+        wanted = registry.parse("metrics", name).make()(product(W, data.effects, train), truth)
         np.testing.assert_allclose(found[name], wanted, rtol=2e-6, atol=2e-6, err_msg=name)
 
 

@@ -14,6 +14,7 @@ from embbench.grid.fit import job_of
 from embbench.grid.inputs import Raw, assemble
 from embbench.grid.select import Problem, choose
 from embbench.grid.targets import target_values, training_truth
+from embbench.numerics.linalg import gram
 
 OWN = """
 datasets:
@@ -44,7 +45,9 @@ def problem(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     assert observed is not None
     part = Raw(raw.inputs.rows(np.arange(n)))
     features = job.registry.parse("features", "pca:5")
-    return Problem(part, Y, observed, lambda index: training_truth(job.data, job.train[index]), features)
+    truth = lambda index: training_truth(job.data, job.train[index])  # noqa: E731
+    products = lambda: (gram(Y), Y.sum(axis=1, dtype=np.float64))  # noqa: E731
+    return Problem(part, lambda: Y, observed, Y.shape[1], truth, features, gram=products)
 
 
 @pytest.mark.parametrize("head", ["knn", "ridge", "kernel_ridge"])

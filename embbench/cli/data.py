@@ -53,8 +53,8 @@ def import_screen(
     """Import single cells into effects per condition; bounded memory whatever the number of cells."""
     from embbench.core import UserError
     from embbench.datasets._import import import_h5ad
-    from embbench.grid.threads import one_thread
     from embbench.grid.names import registry_of
+    from embbench.grid.threads import one_thread
 
     if name in {entry.name for entry in registry_of(()).entries("datasets")}:
         raise UserError(f"import: {name!r} is the name of a registered dataset; choose another --name")

@@ -165,7 +165,7 @@ def refit(
         digest(run.coordinates()),
     )
     made = predict(job)
-    effects = made.values if made.values is not None else product(made.weights, data.effects[job.train])
+    effects = made.values if made.values is not None else product(made.weights, data.effects, job.train)
     return Applied(data, query, effects, made.covered, made, job.train)
 
 

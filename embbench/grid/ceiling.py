@@ -181,8 +181,7 @@ def _against_noise_free(data: PerturbationDataset, truth: Truth, rows: np.ndarra
     """
     if data.noise_free is None or truth.centroid is None:
         return truth
-    seen = np.ones((len(train), data.effects.shape[1]), bool) if data.observed is None else data.observed[train]
-    means = observed_means(data.noise_free[train], seen, data.context_codes[train], len(data.contexts))
+    means = observed_means(data, data.noise_free, train)
     return replace(truth, centroid=means.astype(np.float32)[truth.context])
 
 

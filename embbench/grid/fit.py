@@ -32,7 +32,7 @@ from embbench.grid.prediction import Part, Prediction, merge, mix, product
 from embbench.grid.protocols import equal_folds, inner_units, offered
 from embbench.grid.screens import screen, split_of
 from embbench.grid.select import Problem, choose, make_head, predict_target
-from embbench.grid.targets import target_values, training_truth
+from embbench.grid.targets import observed_of, target_values, training_truth
 from embbench.grid.vectors import compute_embedding
 from embbench.numerics.linalg import gram
 from embbench.registry import Registry, Spec
@@ -170,7 +170,7 @@ def _predict_part(job: Job, train: np.ndarray, query: np.ndarray, label: str, wa
     fallback = _fallback(job, raw, n, train, ~has[n:] if len(fit) else np.ones(len(query), dtype=bool))
     if not len(fit) or not len(ask):
         return Part(train, query, label, fallback)
-    problem, Y, observed = _problem(job, raw, train, fit)
+    problem = _problem(job, raw, train, fit)
     run, select = job.run, SHIFTED_SELECT if shifts(head, job.run.target) else job.run.select
     metric = job.registry.get("metrics", select).make()
     spec, inner = offered(job.head, run.protocol), stream(run.dataset, run.split, run.fold, run.seed, "inner")
@@ -180,10 +180,10 @@ def _predict_part(job: Job, train: np.ndarray, query: np.ndarray, label: str, wa
     made = make_head(job.head, seed, **choice.params)
 
     def stage() -> str:
-        return digest([choice.params, seed, array_digest(train[fit], inputs.X, Y, observed)])
+        return digest([choice.params, seed, array_digest(train[fit], inputs.X, problem.Y, problem.observed)])
 
     with _watched(made, watch(label, stage) if watch else None):
-        done = _predict_rows(job, made, inputs, fit, ask, Y, observed)
+        done = _predict_rows(job, made, inputs, fit, ask, problem)
     mixed = mix(done, fallback, ask - n, fit, job.data.effects, train)
     return Part(train, query, label, replace(mixed, choices={label: choice}, dim=inputs.X.shape[1]))
 
@@ -199,15 +199,20 @@ def _watched(head: Any, monitor: Monitor | None) -> Iterator[None]:
         vars(head).pop("monitor", None)
 
 
-def _problem(job: Job, raw: Raw, train: np.ndarray, fit: np.ndarray) -> tuple[Problem, np.ndarray, np.ndarray | None]:
+def _problem(job: Job, raw: Raw, train: np.ndarray, fit: np.ndarray) -> Problem:
     rows = train[fit]
-    Y, observed = target_values(job.data, rows, job.run.target, job.train)
+    labels = job.run.target == "labels"
+    observed = target_values(job.data, rows, "labels", job.train)[1] if labels else observed_of(job.data, rows)
+
+    def values() -> np.ndarray:
+        return target_values(job.data, rows, job.run.target, job.train)[0]
 
     def truth(index: np.ndarray) -> Truth:
         return training_truth(job.data, rows[index])
 
     def products() -> tuple[np.ndarray, np.ndarray]:
         if observed is not None:  # filled by the means of this fold: nobody else's
+            Y = values()
             return gram(Y), Y.sum(axis=1, dtype=np.float64)
         shared = gram_of(job.data)
         return shared.among(rows), shared.totals[rows]
@@ -215,20 +220,18 @@ def _problem(job: Job, raw: Raw, train: np.ndarray, fit: np.ndarray) -> tuple[Pr
     part = Raw(inner_units(raw.inputs.rows(fit), job.run.protocol))
     target = "effects" if shifts(job.head.entry.load(), job.run.target) else job.run.target
     known = products if len(rows) <= ROWS else None
-    made = Problem(
-        part, Y, observed, truth, job.features, target, job.run.samples, known, equal_folds(job.run.protocol)
-    )
-    return made, Y, observed
+    more = (target, job.run.samples, known, equal_folds(job.run.protocol))
+    return Problem(part, values, observed, job.data.effects.shape[1], truth, job.features, *more)
 
 
 def _predict_rows(
-    job: Job, head: Any, inputs: Inputs, fit: np.ndarray, ask: np.ndarray, Y: np.ndarray, observed: np.ndarray | None
+    job: Job, head: Any, inputs: Inputs, fit: np.ndarray, ask: np.ndarray, problem: Problem
 ) -> Prediction:
     train, query = inputs.rows(fit), query_part(inputs, ask)
     served = head.covers(train, query) if hasattr(head, "covers") else np.ones(len(ask), dtype=bool)
-    if hasattr(head, "weights") and observed is None and job.run.target == "effects":
+    if hasattr(head, "weights") and problem.observed is None and job.run.target == "effects":
         return Prediction(None, sparse.csr_matrix(head.weights(train, query)), served)
-    fitted, sources, run = head.fit(train, Y, observed), None, job.run
+    fitted, sources, run = head.fit(train, problem.Y, problem.observed), None, job.run
     if shifts(type(head), run.target):
         sources = _draw(job, query)
         values = sources.cells(query.cells)  # type: ignore[arg-type]
@@ -277,7 +280,9 @@ def _fallback(job: Job, raw: Raw, n: int, train: np.ndarray, need: np.ndarray) -
         return Prediction(None, weights, nobody)
     Y, observed = target_values(job.data, train, job.run.target, job.train)
     if job.run.target == "effects":
-        return Prediction(None, weights, nobody) if observed is None else Prediction(product(weights, Y), None, nobody)
+        if observed is None:
+            return Prediction(None, weights, nobody)
+        return Prediction(product(weights, Y, np.arange(len(Y))), None, nobody)
     if job.run.target == "labels":
         return Prediction(_label_shares(weights, Y, observed), None, nobody)
     sources = Sources.nowhere(len(need), job.run.samples)
@@ -287,7 +292,7 @@ def _fallback(job: Job, raw: Raw, n: int, train: np.ndarray, need: np.ndarray) -
         query = query_part(inputs, n + asked)
         drawn = _draw(job, query)
         sources.context[asked], sources.position[asked] = drawn.context, drawn.position
-        values[asked] = drawn.cells(query.cells) + product(weights[asked], Y)[:, None, :]  # type: ignore[arg-type]
+        values[asked] = drawn.cells(query.cells) + product(weights[asked], Y, np.arange(len(Y)))[:, None, :]  # type: ignore[arg-type]
     return Prediction(values, None, nobody, sources=sources)
 
 

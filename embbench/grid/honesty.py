@@ -133,7 +133,7 @@ def audit(job: Job, made: Prediction, rows: np.ndarray) -> str:
 def _values(made: Prediction, job: Job) -> np.ndarray:
     if made.values is not None or made.weights is None:
         return np.asarray(made.values)
-    return product(made.weights, job.data.effects[job.train])  # training effects are the same in both screens
+    return product(made.weights, job.data.effects, job.train)  # training effects are the same in both screens
 
 
 @contextlib.contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -52,24 +52,35 @@ ROWS, GENES = 512, 512  # of a block of a product: its float64 copies stay near 
 DENSE = 0.08  # share of weights that are not 0 from which on a dense product costs less
 
 
-def product(weights: sparse.csr_matrix, Y: np.ndarray) -> np.ndarray:
-    """``weights`` (m, n) times effects (n, g), summed in float64: (m, g) float32.
+def product(
+    weights: sparse.csr_matrix, effects: np.ndarray, train: np.ndarray, groups: np.ndarray | None = None
+) -> np.ndarray:
+    """``weights`` (m, n) times the rows ``train`` (n,) of effects (rows, g), summed in float64: (m, g) float32.
+
+    Rows of one of ``groups`` (m,) are taken together: those of a context mostly use the training rows of that context.
 
     Examples
     --------
-    >>> product(sparse.csr_matrix([[0.5, 0.5]]), np.array([[1.0], [2.0]], np.float32)).tolist()
+    >>> product(sparse.csr_matrix([[0.5, 0.5]]), np.array([[1.0], [7.0], [2.0]], np.float32), np.array([0, 2])).tolist()
     [[1.5]]
     """
-    out = np.zeros((weights.shape[0], Y.shape[1]), dtype=np.float32)
-    for start in range(0, len(out), ROWS):
-        some = weights[start : start + ROWS]
-        used = np.unique(some.indices)  # rows of one context use the training rows of that context alone
+    out = np.zeros((weights.shape[0], effects.shape[1]), dtype=np.float32)
+    groups = np.zeros(len(out), dtype=np.int64) if groups is None else groups
+    order = np.argsort(groups, kind="stable")
+    cuts = np.flatnonzero(np.diff(groups[order])) + 1
+    for rows in (part for group in np.split(order, cuts) for part in _pieces(group)):
+        some = weights[rows]
+        used = np.unique(some.indices)
         some = some[:, used]
         part = some.toarray() if some.nnz > DENSE * some.shape[0] * len(used) else some
-        for first in range(0, Y.shape[1], GENES):
+        for first in range(0, effects.shape[1], GENES):
             genes = slice(first, first + GENES)
-            out[start : start + ROWS, genes] = part @ Y[used, genes].astype(np.float64)
+            out[rows, genes] = part @ effects[train[used], genes].astype(np.float64)
     return out
+
+
+def _pieces(rows: np.ndarray) -> Iterator[np.ndarray]:
+    yield from (rows[start : start + ROWS] for start in range(0, len(rows), ROWS))
 
 
 def mix(
@@ -90,8 +101,8 @@ def mix(
         keep = sparse.diags((~has).astype(np.float64)) @ fallback.weights
         put = sparse.csr_matrix((np.ones(len(where)), (where, np.arange(len(where)))), shape=(m, len(where)))
         return Prediction(None, sparse.csr_matrix(keep + put @ done.weights @ place), served)
-    base = fallback.values if fallback.values is not None else product(fallback.weights, effects[train])
-    base[where] = done.values if done.values is not None else product(done.weights, effects[train[fit]])
+    base = fallback.values if fallback.values is not None else product(fallback.weights, effects, train)
+    base[where] = done.values if done.values is not None else product(done.weights, effects, train[fit])
     if fallback.sources is None or done.sources is None:
         return Prediction(base, None, served)
     sources = fallback.sources
@@ -129,7 +140,7 @@ def merge(parts: Sequence[Part], m: int, train: np.ndarray, effects: np.ndarray)
         weights.sort_indices()
         return Prediction(None, weights, covered_rows, choices, dim)
     dense = [
-        p.prediction.values if p.prediction.values is not None else product(p.prediction.weights, effects[p.train])
+        p.prediction.values if p.prediction.values is not None else product(p.prediction.weights, effects, p.train)
         for p in parts
     ]
     values = np.zeros((m, *dense[0].shape[1:]), dtype=np.float32)

@@ -35,7 +35,7 @@ from embbench.grid.screens import split_digest
 @dataclass(frozen=True)
 class Stored:
     """A stored prediction: ``weights`` over the training rows of ``effects`` (those of the screen) or ``given`` values,
-    and the control cells that a population was made of.
+    the contexts of its rows as ``groups``, and the control cells that a population was made of.
     """
 
     run: Run
@@ -43,6 +43,7 @@ class Stored:
     rows: np.ndarray
     train: np.ndarray
     covered: np.ndarray
+    groups: np.ndarray
     effects: np.ndarray
     given: np.ndarray | None
     weights: sparse.csr_matrix | None
@@ -51,7 +52,7 @@ class Stored:
     @functools.cached_property
     def values(self) -> np.ndarray:
         """Predictions as scored, float32; those of weights are made when somebody asks."""
-        return self.given if self.weights is None else product(self.weights, self.effects[self.train])  # type: ignore
+        return self.given if self.weights is None else product(self.weights, self.effects, self.train, self.groups)  # type: ignore
 
 
 def check_folder(folder: Path, what: str, option: str) -> None:
@@ -231,7 +232,8 @@ class Results:
             cells = read_cells(self._whole("populations", key, "h5ad"), facts["cells"], self.folder)
             values = cells.reshape(len(arrays["rows"]), facts["samples"], -1)
         rows, train, covered = arrays["rows"], arrays["train"], arrays["covered"].astype(bool)
-        return Stored(Run(**facts["run"]), facts, rows, train, covered, data.effects, values, weights, sources)
+        codes = data.context_codes[rows]
+        return Stored(Run(**facts["run"]), facts, rows, train, covered, codes, data.effects, values, weights, sources)
 
     def rows(self, key: str) -> dict[str, np.ndarray]:
         """Test rows, coverage and groups of a prediction, and its training rows, without the predicted values."""
@@ -279,7 +281,9 @@ def _record_arrays(data: PerturbationDataset, fold: Fold, made: Prediction) -> d
     elif made.sources is not None:
         arrays |= source_arrays(made.sources)
     else:
-        arrays["values"] = made.values if made.values is not None else product(weights, data.effects[train])
+        arrays["values"] = (
+            made.values if made.values is not None else product(weights, data.effects, train, data.context_codes[rows])
+        )
     return arrays
 
 

@@ -34,11 +34,10 @@ def truth_of(
     cells : open the observed cells too, and fit the basis of the population spaces named in ``spaces`` (``pca50``).
     """
     codes = data.context_codes
-    seen = np.ones((len(train), data.effects.shape[1]), dtype=bool) if data.observed is None else data.observed[train]
-    own, theirs = (
-        observed_means(values[train], seen, codes[train], len(data.contexts)).astype(np.float32)[codes[rows]]
-        for values in (data.effects, data.truth)
-    )
+    own = observed_means(data, data.effects, train).astype(np.float32)[codes[rows]]
+    theirs = own
+    if data.truth is not data.effects:
+        theirs = observed_means(data, data.truth, train).astype(np.float32)[codes[rows]]
     means = data.baseline_truth if data.baseline_truth is not None else data.baseline
     part = data.rows(rows)
     dims = {int(space.removeprefix("pca")) for space in spaces if space.startswith("pca")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -39,8 +40,9 @@ class Problem:
     Parameters
     ----------
     raw : inputs of the training rows before features.
-    Y : (n, g) training effects or labels, filled where unobserved.
+    values : gives ``Y`` (n, g), training effects or labels, filled where unobserved; asked for when they are needed.
     observed : (n, g) bool or None.
+    genes : g.
     truth : builds the `Truth` of some training rows from training effects.
     features : the feature spec, refitted in every inner fold.
     target : ``effects``, ``labels`` or ``population``.
@@ -50,14 +52,20 @@ class Problem:
     """
 
     raw: Raw
-    Y: np.ndarray
+    values: Callable[[], np.ndarray]
     observed: np.ndarray | None
+    genes: int
     truth: Callable[[np.ndarray], Truth]
     features: Spec
     target: str = "effects"
     samples: int = 100
     gram: Callable[[], tuple[np.ndarray, np.ndarray]] | None = None
     equal_folds: bool = False
+
+    @functools.cached_property
+    def Y(self) -> np.ndarray:
+        """What heads are fitted to, (n, g) float32."""
+        return self.values()
 
 
 def settings(spec: Spec) -> list[dict[str, Any]]:
@@ -111,7 +119,7 @@ def _held_scores(
     seed: int,
 ) -> Iterator[np.ndarray]:
     """Scores (candidates, m) of the held rows of each fold, the cheapest exact way that the head has."""
-    kind, genes = spec.entry.load(), problem.Y.shape[1]
+    kind, genes = spec.entry.load(), problem.genes
     plain = problem.target == "effects" and problem.observed is None
     if plain and name in SQUARES and hasattr(kind, "held_errors"):
         parts = [(problem.raw.featured(problem.features, fit), fit, held) for fit, held in folds]
@@ -155,10 +163,10 @@ def _read_off(
     held: np.ndarray,
 ) -> np.ndarray:
     """Scores (candidates, m) of the held rows from inner products (n, n) and sums (n,) of all rows."""
-    block = GramBlock(*gram, fit, held, problem.Y.shape[1])
+    block = GramBlock(*gram, fit, held, problem.genes)
     if problem.observed is None:
         forms = forms_of(path, block)
-        return READ[name](forms) if name in READ else _of_squares(name, forms.squared_error(), problem.Y.shape[1])
+        return READ[name](forms) if name in READ else _of_squares(name, forms.squared_error(), problem.genes)
     seen, squares = problem.observed[held].sum(axis=1), []
     for weights in path:
         lost = _unobserved(matrix_of(weights), problem, fit, held)

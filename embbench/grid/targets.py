@@ -6,6 +6,8 @@ import numpy as np
 
 from embbench.core import CellView, PerturbationDataset, Truth, UserError
 
+BLOCK = 256  # rows that are summed at a time
+
 
 def target_values(
     data: PerturbationDataset, rows: np.ndarray, target: str, train: np.ndarray
@@ -24,20 +26,34 @@ def target_values(
         if data.labels is None:
             raise UserError(f"{data.name} has no labels; choose target effects")
         return data.labels[rows].astype(np.float32), None if data.labels_tested is None else data.labels_tested[rows]
-    Y = data.effects[rows]
-    if data.observed is None or data.observed[rows].all():
+    Y, seen = data.effects[rows], observed_of(data, rows)
+    if seen is None:
         return Y, None
-    seen, codes = data.observed[rows], data.context_codes
-    means = observed_means(data.effects[train], data.observed[train], codes[train], len(data.contexts))
-    return np.where(seen, Y, means[codes[rows]].astype(np.float32)), seen
+    means = observed_means(data, data.effects, train)
+    return np.where(seen, Y, means[data.context_codes[rows]].astype(np.float32)), seen
 
 
-def observed_means(effects: np.ndarray, observed: np.ndarray, codes: np.ndarray, contexts: int) -> np.ndarray:
-    """Mean of every gene in every context (contexts, g) float64 over the rows that observe it; where none does, the
-    mean over contexts (equally), else 0.
+def observed_of(data: PerturbationDataset, rows: np.ndarray) -> np.ndarray | None:
+    """The observed mask (m, g) of some rows; None where they observe every gene."""
+    if data.observed is None or data.observed[rows].all():
+        return None
+    return data.observed[rows]
+
+
+def observed_means(data: PerturbationDataset, values: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Mean of every gene of ``values`` (n, g) in every context (contexts, g), float64, over those of ``rows`` that
+    observe it; where none does, the mean over contexts (equally), else 0.
     """
-    member = (codes[None, :] == np.arange(contexts)[:, None]).astype(np.float64)
-    sums, counts = member @ np.where(observed, effects, 0).astype(np.float64), member @ observed
+    sums, counts = (np.zeros((len(data.contexts), values.shape[1])) for _ in range(2))
+    codes = data.context_codes[rows]
+    for code in np.unique(codes):
+        some = rows[codes == code]
+        for start in range(0, len(some), BLOCK):
+            part = some[start : start + BLOCK]
+            seen = None if data.observed is None else data.observed[part]
+            block = values[part] if seen is None else np.where(seen, values[part], np.float32(0))
+            sums[code] += block.sum(axis=0, dtype=np.float64)
+            counts[code] += len(part) if seen is None else seen.sum(axis=0)
     means = np.divide(sums, counts, out=np.zeros_like(sums), where=counts > 0)
     known = (counts > 0).sum(axis=0)
     overall = np.divide(means.sum(axis=0), known, out=np.zeros(means.shape[1]), where=known > 0)

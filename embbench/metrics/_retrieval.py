@@ -9,7 +9,8 @@ from typing import ClassVar
 import numpy as np
 
 from embbench.core import Metric, Truth
-from embbench.metrics._pairs import DISTANCES, distances, own_distances
+from embbench.metrics._nearer import sides
+from embbench.metrics._pairs import DISTANCES, Vectors, own_distances
 
 BLOCK = 512  # query rows at a time
 CHOICES = {
@@ -63,30 +64,25 @@ class Standing:
         return np.where(self.others > 0, 1.0 - value if form == "score" else value, np.nan)
 
 
-def standing(
-    distance: np.ndarray, resolution: np.ndarray, valid: np.ndarray, at: np.ndarray, own: np.ndarray, slack: np.ndarray
-) -> Standing:
-    """Compare the candidates of each query with its own one.
+def standing(side: np.ndarray, valid: np.ndarray, at: np.ndarray) -> Standing:
+    """Count the candidates of each query on either side of its own one.
 
     Parameters
     ----------
-    distance, resolution : of shape (b, n); distances nearer than the larger of two resolutions are tied.
+    side : of shape (b, n): -1 closer than the own candidate, 0 tied, 1 farther.
     valid : (b, n) bool, candidates that share a scored gene with the query.
     at : (b,) column of each query's own candidate.
-    own, slack : of shape (b, 1) or (b, n), distance of the own candidate and its resolution.
 
     Examples
     --------
-    >>> d, exact = np.array([[2.0, 1.0, 2.0]]), np.zeros((1, 3))
-    >>> standing(d, exact, np.ones((1, 3), bool), np.array([0]), d[:, :1], exact[:, :1]).share("mid", "n-1", "rank")
+    >>> standing(np.array([[0, -1, 0]]), np.ones((1, 3), bool), np.array([0])).share("mid", "n-1", "rank")
     array([0.75])
     """
-    column = np.arange(distance.shape[1])[None, :]
+    column = np.arange(side.shape[1])[None, :]
     others = valid & (column != at[:, None]) & valid[np.arange(len(at)), at][:, None]
-    gap, slack = distance - own, np.maximum(resolution, slack)
-    tied = (np.abs(gap) <= slack) & others
+    tied = (side == 0) & others
     early = column < at[:, None]
-    counts = ((gap < -slack) & others, tied & early, tied & ~early, others)
+    counts = ((side < 0) & others, tied & early, tied & ~early, others)
     return Standing(*(x.sum(axis=1) for x in counts))
 
 
@@ -117,19 +113,25 @@ def rank_rows(
     """Values (n,); NaN where the context has fewer than 2 conditions to tell apart, or no gene is scored."""
     out = np.full(len(pred), np.nan)
     query, candidate = (truth.effects, pred) if by == "truth" else (pred, truth.effects)
+    fine = ties == "order"  # what a package's sort would tell apart
     for rows, seen in _contexts(truth, mask, by, genes_of):
-        pool = candidate[rows].astype(np.float64)
-        if seen is not None:
-            pool[~seen] = 0.0
+        pool = Vectors(_scored(candidate, rows, seen))
         for start in range(0, len(rows), BLOCK):
             part = rows[start : start + BLOCK]
-            at = np.arange(start, start + len(part))
-            away, resolution, count = distances(distance, query[part], mask[part], pool, seen)
-            own, slack = (x[at - start, at][:, None] for x in (away, resolution))
+            at, kept, own = np.arange(start, start + len(part)), mask[part], None
+            asked = Vectors(_scored(query, part, None if kept.all() else kept))
             if genes_of == "pair" and seen is not None:
-                own, slack = own_distances(distance, query[part], mask[part], candidate[part], seen)
-            out[part] = standing(away, resolution, count > 0, at, own, slack).share(ties, over, form)
+                own = own_distances(distance, asked, kept, candidate[part], seen, fine=fine)
+            side, valid = sides(distance, asked, kept, pool, seen, start, own, fine=fine)
+            out[part] = standing(side, valid, at).share(ties, over, form)
     return out
+
+
+def _scored(values: np.ndarray, rows: np.ndarray, kept: np.ndarray | None) -> np.ndarray:
+    """Rows in float32 or float64, 0 where not kept; not copied where nothing changes."""
+    part = values if len(rows) == len(values) else values[rows]
+    part = part.astype(part.dtype if part.dtype in (np.float32, np.float64) else np.float64, copy=False)
+    return part if kept is None else np.where(kept, part, part.dtype.type(0))
 
 
 def candidates(truth: Truth, mask: np.ndarray, by: str = "prediction", genes_of: str = "row") -> np.ndarray:

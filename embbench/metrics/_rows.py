@@ -9,7 +9,7 @@ import numpy as np
 
 from embbench.core import Truth
 
-BLOCK = 1 << 20  # entries per block: its float64 copies stay in the processor's cache or near it
+BLOCK = 1 << 16  # entries per block: its float64 copies stay in the processor's cache
 CONSTANT = 1e-12  # a row whose spread is below this share of its size is constant up to float64 rounding
 RESOLUTION = 2.0**-20  # relative, of stored float32 vectors: eight spacings
 
@@ -17,7 +17,9 @@ Kernel = Callable[..., np.ndarray]
 Scorer = Callable[[np.ndarray, Truth, np.ndarray], np.ndarray]
 
 
-def by_rows(least: int, *, expression: bool = False, fields: tuple[str, ...] = ()) -> Callable[[Kernel], Scorer]:
+def by_rows(
+    least: int, *, expression: bool = False, fields: tuple[str, ...] = (), stored: bool = False
+) -> Callable[[Kernel], Scorer]:
     """Make a metric function of a kernel on blocks of rows.
 
     Parameters
@@ -25,11 +27,12 @@ def by_rows(least: int, *, expression: bool = False, fields: tuple[str, ...] = (
     least : rows with fewer scored genes are NaN.
     expression : add the half-B control mean to effects and predictions first.
     fields : (n, g) fields of `Truth` that the kernel takes too, such as ``variance``; they must not be None.
+    stored : hand over effects and predictions as they are stored, in any type and with anything outside the mask.
 
     Returns
     -------
-    Decorator of ``kernel(p, t, mask, *fields) -> (b,)``; ``p``, ``t`` and the fields of shape (b, g), float64, are 0
-    outside the mask.
+    Decorator of ``kernel(p, t, mask, *fields) -> (b,)``; ``p``, ``t`` and the fields of shape (b, g), float64 and the
+    kernel's own, are 0 outside the mask.
     """
 
     def decorate(kernel: Kernel) -> Scorer:
@@ -37,13 +40,17 @@ def by_rows(least: int, *, expression: bool = False, fields: tuple[str, ...] = (
         def score(pred: np.ndarray, truth: Truth, mask: np.ndarray) -> np.ndarray:
             out = np.full(len(pred), np.nan)
             step = max(1, BLOCK // max(1, mask.shape[1]))
+            sides = (pred, truth.effects, *(getattr(truth, field) for field in fields))
             for start in range(0, len(pred), step):
                 part = slice(start, start + step)
-                base = truth.baseline[part].astype(np.float64) if expression and truth.baseline is not None else 0.0
-                p = np.where(mask[part], pred[part].astype(np.float64) + base, 0.0)
-                t = np.where(mask[part], truth.effects[part].astype(np.float64) + base, 0.0)
-                more = [np.where(mask[part], getattr(truth, f)[part].astype(np.float64), 0.0) for f in fields]
-                values = kernel(p, t, mask[part], *more)
+                block = [x[part] if stored else x[part].astype(np.float64, order="C") for x in sides]
+                if expression and truth.baseline is not None:
+                    for x in block[:2]:
+                        x += truth.baseline[part]
+                if not stored and not mask[part].all():
+                    for x in block:
+                        np.copyto(x, 0.0, where=~mask[part])
+                values = kernel(block[0], block[1], mask[part], *block[2:])
                 out[part] = np.where(mask[part].sum(axis=1) >= least, values, np.nan)
             return out
 
@@ -52,12 +59,24 @@ def by_rows(least: int, *, expression: bool = False, fields: tuple[str, ...] = (
     return decorate
 
 
+def inner(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Products of rows ``sum_g x_ig y_ig``, shape (b,); float64 (b, g) in the order of memory, no temporary.
+
+    Examples
+    --------
+    >>> inner(np.array([[1.0, 2.0]]), np.array([[3.0, 4.0]])).tolist()
+    [11.0]
+    """
+    return np.einsum("ij,ij->i", x, y)
+
+
 def centred(x: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Deviations, shape (b, g), of scored entries from their row mean, and sums of squares (b,), 0 if constant."""
-    mean = x.sum(axis=1, keepdims=True) / np.maximum(mask.sum(axis=1, keepdims=True), 1)
-    away = np.where(mask, x - mean, 0.0)
-    squares = np.square(away).sum(axis=1)
-    return away, np.where(squares > CONSTANT**2 * np.square(x).sum(axis=1), squares, 0.0)
+    away = x - x.sum(axis=1, keepdims=True) / np.maximum(mask.sum(axis=1, keepdims=True), 1)
+    if not mask.all():
+        np.copyto(away, 0.0, where=~mask)
+    squares = inner(away, away)
+    return away, np.where(squares > CONSTANT**2 * inner(x, x), squares, 0.0)
 
 
 def ratio(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:

@@ -5,29 +5,27 @@ from __future__ import annotations
 import numpy as np
 
 from embbench.core import Metric
-from embbench.metrics._rows import by_rows, centred, ratio
-from embbench.numerics.ranks import average_ranks
+from embbench.metrics._rows import by_rows, centred, inner, ratio
+from embbench.numerics.ranks import rank_correlation
 
 
 @by_rows(2)
 def _pearson(p: np.ndarray, t: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """sum_g p'_g t'_g / sqrt(sum_g p'_g^2 sum_g t'_g^2), p' = p - mean over scored genes; NaN for a constant row."""
     (p, pp), (t, tt) = centred(p, mask), centred(t, mask)
-    return np.clip(ratio((p * t).sum(axis=1), np.sqrt(pp) * np.sqrt(tt)), -1.0, 1.0)
+    return np.clip(ratio(inner(p, t), np.sqrt(pp) * np.sqrt(tt)), -1.0, 1.0)
 
 
-@by_rows(2)
+@by_rows(2, stored=True)
 def _spearman(p: np.ndarray, t: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Pearson correlation of mid-ranks over scored genes; NaN for a constant row."""
-    (p, pp), (t, tt) = (centred(np.nan_to_num(average_ranks(x, mask), nan=0.0), mask) for x in (p, t))
-    return np.clip(ratio((p * t).sum(axis=1), np.sqrt(pp) * np.sqrt(tt)), -1.0, 1.0)
+    return rank_correlation(p, t, mask)
 
 
 @by_rows(1)
 def _cosine(p: np.ndarray, t: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """sum_g p_g t_g / (||p|| ||t||) over scored genes; NaN for a zero row."""
-    size = np.sqrt(np.square(p).sum(axis=1)) * np.sqrt(np.square(t).sum(axis=1))
-    return np.clip(ratio((p * t).sum(axis=1), size), -1.0, 1.0)
+    return np.clip(ratio(inner(p, t), np.sqrt(inner(p, p)) * np.sqrt(inner(t, t))), -1.0, 1.0)
 
 
 PEARSON_SOURCE = "Roohani, Huang and Leskovec (2024), Nature Biotechnology 42:927: Pearson correlation of effects"

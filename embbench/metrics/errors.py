@@ -5,31 +5,35 @@ from __future__ import annotations
 import numpy as np
 
 from embbench.core import Metric
-from embbench.metrics._rows import by_rows
+from embbench.metrics._rows import by_rows, inner
 
 
 @by_rows(1)
 def _l2(p: np.ndarray, t: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """sqrt(sum_g (p_g - t_g)^2) over scored genes g; NaN without a scored gene."""
-    return np.sqrt(np.square(p - t).sum(axis=1))
+    p -= t
+    return np.sqrt(inner(p, p))
 
 
 @by_rows(1)
 def _mse(p: np.ndarray, t: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """mean_g (p_g - t_g)^2 over scored genes g, unit squared; NaN without a scored gene."""
-    return np.square(p - t).sum(axis=1) / np.maximum(mask.sum(axis=1), 1)
+    p -= t
+    return inner(p, p) / np.maximum(mask.sum(axis=1), 1)
 
 
 @by_rows(1)
 def _rmse(p: np.ndarray, t: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """sqrt(mean_g (p_g - t_g)^2) over scored genes g; NaN without a scored gene."""
-    return np.sqrt(np.square(p - t).sum(axis=1) / np.maximum(mask.sum(axis=1), 1))
+    p -= t
+    return np.sqrt(inner(p, p) / np.maximum(mask.sum(axis=1), 1))
 
 
 @by_rows(1)
 def _mae(p: np.ndarray, t: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """mean_g |p_g - t_g| over scored genes g; NaN without a scored gene."""
-    return np.abs(p - t).sum(axis=1) / np.maximum(mask.sum(axis=1), 1)
+    p -= t
+    return np.abs(p, out=p).sum(axis=1) / np.maximum(mask.sum(axis=1), 1)
 
 
 @by_rows(1, fields=("variance",))
@@ -42,7 +46,8 @@ def _l2_debiased(p: np.ndarray, t: np.ndarray, mask: np.ndarray, v: np.ndarray) 
     to the observed effect than its noise allows on average, as half of the perfect predictions do; clipping at 0
     would bias means. NaN without a scored gene or where the variance of one is not known.
     """
-    x = (np.square(p - t) - v).sum(axis=1)
+    p -= t
+    x = inner(p, p) - v.sum(axis=1)
     return np.sign(x) * np.sqrt(np.abs(x))
 
 
@@ -53,7 +58,8 @@ def _mse_debiased(p: np.ndarray, t: np.ndarray, mask: np.ndarray, v: np.ndarray)
     Unbiased for the mean squared error against the noise-free effect, and so is its mean over conditions (l2_debiased
     takes a root). NaN without a scored gene or where the variance of one is not known.
     """
-    return (np.square(p - t) - v).sum(axis=1) / np.maximum(mask.sum(axis=1), 1)
+    p -= t
+    return (inner(p, p) - v.sum(axis=1)) / np.maximum(mask.sum(axis=1), 1)
 
 
 L2_SOURCE = "Ahlmann-Eltze, Huber and Anders (2025), Nature Methods 22:1657: ||prediction - truth||_2 over genes"

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from embbench.core import Metric
-from embbench.metrics._rows import by_rows, centred, ratio
+from embbench.metrics._rows import by_rows, centred, inner, ratio
 
 
 @by_rows(2)
 def _r2_effect(p: np.ndarray, t: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """1 - sum_g (t_g - p_g)^2 / sum_g (t_g - mean t)^2 over scored genes; NaN when the true effects are constant."""
-    return 1.0 - ratio(np.square(t - p).sum(axis=1), centred(t, mask)[1])
+    return 1.0 - ratio(_squared_error(p, t), centred(t, mask)[1])
 
 
 @by_rows(2)
@@ -22,7 +22,7 @@ def _r2_perturbench(p: np.ndarray, t: np.ndarray, mask: np.ndarray) -> np.ndarra
     noise tends to 0 as it grows) and one that is too small is punished without bound: not comparable with r2_effect.
     NaN when prediction or true effects are constant.
     """
-    values = 1.0 - ratio(np.square(t - p).sum(axis=1), centred(p, mask)[1])
+    values = 1.0 - ratio(_squared_error(p, t), centred(p, mask)[1])
     return np.where(centred(t, mask)[1] > 0, values, np.nan)
 
 
@@ -33,7 +33,7 @@ def _r2_expression(p: np.ndarray, t: np.ndarray, mask: np.ndarray) -> np.ndarray
     Dominated by differences between genes, which the control mean gives away: no change scores close to 1. NaN when
     the true expression is constant.
     """
-    return 1.0 - ratio(np.square(t - p).sum(axis=1), centred(t, mask)[1])
+    return 1.0 - ratio(_squared_error(p, t), centred(t, mask)[1])
 
 
 @by_rows(2, expression=True)
@@ -44,7 +44,12 @@ def _r2_pearson_expression(p: np.ndarray, t: np.ndarray, mask: np.ndarray) -> np
     scale, a wrong offset and even the opposite sign are not seen. NaN when either is constant.
     """
     (p, pp), (t, tt) = centred(p, mask), centred(t, mask)
-    return np.clip(ratio(np.square((p * t).sum(axis=1)), pp * tt), 0.0, 1.0)
+    return np.clip(ratio(np.square(inner(p, t)), pp * tt), 0.0, 1.0)
+
+
+def _squared_error(p: np.ndarray, t: np.ndarray) -> np.ndarray:
+    error = t - p
+    return inner(error, error)
 
 
 EFFECT_SOURCE = (

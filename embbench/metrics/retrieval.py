@@ -7,7 +7,8 @@ Both directions are computed within a context, over its n tested conditions:
 - by truth: truth i against the predictions j, the same with ``S_ij`` = distance of prediction j to truth i.
 
 The genes scored are those of row i (its own targets left out of all its distances in the ``notarget`` form) that are
-observed for both. Two distances that differ by less than the float32 resolution of the stored vectors are tied.
+observed for both. Two distances that differ by less than the float32 resolution of the stored vectors are tied. With
+``ties=order``, the packages' form, only those are that float64 sums cannot tell apart: a sort tells the others apart.
 
 What a collapsed predictor (equal predictions for all conditions) gets, with mid ranks and n - 1:
 

@@ -210,10 +210,15 @@ def _plain_forms(W: np.ndarray | sparse.csr_matrix, block: GramBlock) -> tuple[n
 
 
 def _spectral_forms(some: Sequence[Spectral], block: GramBlock) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    right = some[0].right
-    through = right @ block.inner
-    core, sums, crossed = through @ right.T, through.sum(axis=1), right @ block.cross.T
-    whole, rows, through_total = block.inner.sum(), block.cross.sum(axis=1), right @ block.inner_total
+    right, fit, held = some[0].right, block.fit, block.held
+    padded, fitted = np.zeros((len(right), len(block.products))), np.zeros(len(block.products))
+    padded[:, fit], fitted[fit] = (
+        right,
+        1.0,
+    )  # one product with the whole matrix costs less than cutting blocks out of it
+    through, summed = padded @ block.products, block.products @ fitted
+    core, crossed, sums = through[:, fit] @ right.T, through[:, held], through @ fitted
+    whole, rows, through_total = fitted @ summed, summed[held], padded @ block.totals
     dot, square, total = (np.empty((len(some), len(block.own))) for _ in range(3))
     for i, w in enumerate(some):
         left = w.left * w.scale
