@@ -223,9 +223,9 @@ def ties(registry: Registry) -> str:
 
 The candidates of a row are the tested conditions of its context in that fold that share a scored gene with it, its
 own one included; their number n is a column of the scores. Nothing is ranked among fewer than 2 (NaN). Distances
-nearer than the float32 resolution of the stored vectors are ties (with `:ties=order`, only those that float64 sums cannot
-tell apart). Ties count half by default; `:ties=optimistic`, `pessimistic` and `order` (the position after a stable sort)
-are given with the name. Means over n = 6 equal predictions of 6 conditions:
+nearer than the float32 resolution of the stored vectors are ties (with `:ties=order`, only those that float64 sums
+cannot tell apart). Ties count half by default; `:ties=optimistic`, `pessimistic` and `order` (the position after a
+stable sort) are given with the name. Means over n = 6 equal predictions of 6 conditions:
 """
     rows = [(f"`{spec}`", f"{value:.4f}", form) for spec, value, form in policies(registry)]
     return f"{text}\n{table(('variant', 'six equal predictions', 'closed form'), rows)}\n"

@@ -29,6 +29,7 @@ from embbench.core import UserError
 FORMAT = 1
 FORMATS = {"cells": 2}  # of kinds that changed: cells of version 1 had no totals and no names
 SEAL = 512  # bytes of the user block
+IN_MEMORY = 1 << 22  # bytes of arrays up to which a file is put together before it is written
 MAGIC = b"embbench artefact, sha256 and number of the bytes after this block: "
 Reader = Callable[[Path, str], tuple[dict[str, np.ndarray], dict[str, Any]]]
 TEMPORARY = re.compile(r"\..+\.([0-9a-f]{6})-(\d+)-(\d+)\.[^.]+\.tmp")
@@ -61,8 +62,13 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def _owner() -> str:
+    return _owner_of(os.getpid())
+
+
+@functools.lru_cache(maxsize=1)
+def _owner_of(pid: int) -> str:
     host = hashlib.sha256(platform.node().encode()).hexdigest()[:6]
-    return f"{host}-{os.getpid()}-{_started(os.getpid())}"
+    return f"{host}-{pid}-{_started(pid)}"
 
 
 def _started(pid: int) -> int:
@@ -164,20 +170,46 @@ def write_h5(
     """
     arrays = {k: np.asarray(v) for k, v in arrays.items()}
     sha = content_hash(arrays, attributes)
+    facts = {"embbench-type": kind, "attributes": json.dumps(attributes, sort_keys=True), "sha256": sha}
+    facts["record"] = json.dumps(record or {})
+    if sum(array.nbytes for array in arrays.values()) > IN_MEMORY:
+        with replacing(path) as temporary:
+            with h5py.File(temporary, "w", userblock_size=SEAL) as file:
+                _fill(file, arrays, facts)
+            seal(temporary)
+        return sha
+    image = _image(arrays, facts)
     with replacing(path) as temporary:
-        with h5py.File(temporary, "w", userblock_size=SEAL) as file:
-            _fill(
-                file,
-                arrays,
-                {
-                    "embbench-type": kind,
-                    "attributes": json.dumps(attributes, sort_keys=True),
-                    "sha256": sha,
-                    "record": json.dumps(record or {}),
-                },
-            )
-        seal(temporary)
+        temporary.write_bytes(_sealed(hashlib.sha256(image).hexdigest(), len(image)).ljust(SEAL, b"\0") + image)
     return sha
+
+
+def _image(arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> bytes:
+    """The bytes of a small file behind its user block, put together in memory by HDF5's own calls.
+
+    A grid writes thousands of them: this takes a third of the time of `_fill`, and the file is written once.
+    """
+    access, creation = h5py.h5p.create(h5py.h5p.FILE_ACCESS), h5py.h5p.create(h5py.h5p.FILE_CREATE)
+    access.set_fapl_core(1 << 16, backing_store=False)
+    creation.set_userblock(SEAL)
+    creation.set_obj_track_times(False)  # the same content is the same bytes
+    file = h5py.h5f.create(b"in memory", h5py.h5f.ACC_TRUNC, creation, access)
+    plain, text = h5py.h5p.create(h5py.h5p.DATASET_CREATE), h5py.string_dtype()
+    plain.set_obj_track_times(False)
+    for name, array in arrays.items():
+        array = np.asarray(array, order="C", dtype=text if array.dtype.kind in "OU" else None)
+        space, kind = h5py.h5s.create_simple(array.shape), h5py.h5t.py_create(array.dtype, logical=True)
+        dataset = h5py.h5d.create(file, name.encode(), kind, space, plain)
+        if array.size:
+            dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, array)
+    for name, value in {**facts, **_shared()}.items():
+        array = np.array(value, dtype=text if isinstance(value, str) else None)
+        kind = h5py.h5t.py_create(array.dtype, logical=True)
+        h5py.h5a.create(file, name.encode(), kind, h5py.h5s.create(h5py.h5s.SCALAR)).write(array)
+    h5py.h5f.flush(file)
+    image = file.get_file_image()
+    file.close()
+    return image
 
 
 def _fill(file: h5py.File, arrays: Mapping[str, np.ndarray], facts: Mapping[str, str]) -> None:
@@ -186,8 +218,20 @@ def _fill(file: h5py.File, arrays: Mapping[str, np.ndarray], facts: Mapping[str,
             file.create_dataset(name, data=array.astype(object), dtype=h5py.string_dtype())
         else:
             file.create_dataset(name, data=array)
-    shared = {"embbench-version": FORMAT, "written-with": json.dumps(versions()), "complete": True}
-    file.attrs.update({**facts, **shared})
+    file.attrs.update({**facts, **_shared()})
+
+
+def _shared() -> dict[str, Any]:
+    return {"embbench-version": FORMAT, "written-with": _written_with(), "complete": True}
+
+
+@functools.cache
+def _written_with() -> str:
+    return json.dumps(versions())
+
+
+def _sealed(sha: str, size: int) -> bytes:
+    return MAGIC + f"{sha} {size}\n".encode()
 
 
 def seal(path: Path) -> None:
@@ -197,7 +241,7 @@ def seal(path: Path) -> None:
         sha = hashlib.file_digest(file, "sha256").hexdigest()
         size = file.tell() - SEAL
         file.seek(0)
-        file.write(MAGIC + f"{sha} {size}\n".encode())
+        file.write(_sealed(sha, size))
 
 
 def check_seal(path: Path) -> None:

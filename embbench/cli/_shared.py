@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,7 +13,9 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from embbench.grid.schedule import Outcome
+    from embbench.grid.executors import Watch
+    from embbench.grid.schedule import Progress
+    from embbench.grid.work import Outcome
 
 LOG_SECONDS = 60.0  # between lines about runs in flight, where no terminal shows them
 RegistryOption = Annotated[
@@ -66,11 +68,24 @@ def say(text: str) -> None:
     typer.echo(text, err=True)
 
 
+def spell(seconds: float) -> str:
+    """A time that is estimated, with no more digits than it deserves.
+
+    Examples
+    --------
+    >>> [spell(s) for s in (3.2, 100, 5000, 200_000)]
+    ['5 s', '2 min', '1.4 h', '2.3 d']
+    """
+    if seconds < 55:
+        return f"{max(5, 5 * round(seconds / 5))} s"
+    if seconds < 3300:
+        return f"{round(seconds / 60)} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 86_400 else f"{seconds / 86_400:.1f} d"
+
+
 @contextmanager
-def progress_bar(
-    label: str,
-) -> Iterator[tuple[Callable[[Outcome | None, int, int], None], Callable[[list[str]], None]]]:
-    """A bar with runs done, failures and remaining time estimated from the runs of this start.
+def progress_bar(label: str) -> Iterator[tuple[Progress, Watch]]:
+    """A bar with runs done, failures and the remaining time as the grid estimates it from the runs of this start.
 
     Yields what takes outcomes, and what takes lines about runs in flight: a terminal shows them below the bar, a log
     gets them once a minute.
@@ -92,22 +107,26 @@ def progress_bar(
         progress.MofNCompleteColumn(),
         progress.TextColumn("{task.fields[failed]}"),
         progress.TimeElapsedColumn(),
-        progress.TextColumn("left"),
-        progress.TimeRemainingColumn(),
+        progress.TextColumn("{task.fields[left]}"),
     )
     console = Console(stderr=True)
     with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(label, total=None, failed="")
+        task = bar.add_task(label, total=None, failed="", left="")
         failed, said, minute = 0, 0, time.monotonic()
 
-        def update(outcome: Outcome | None, finished: int, total: int) -> None:
+        def update(outcome: Outcome | None, finished: int, total: int, left: float | None = None) -> None:
             nonlocal failed, said
             failed += outcome is not None and outcome.status == "failed"
-            bar.update(task, completed=finished, total=total, failed=f"{failed} failed" if failed else "")
+            rest = "" if left is None else f"about {spell(left)} left"
+            bar.update(task, completed=finished, total=total, failed=f"{failed} failed" if failed else "", left=rest)
             tenth = 10 * finished // max(1, total)
             if not console.is_terminal and outcome is not None and tenth > said:  # a log file wants few lines
                 said = tenth
-                say(f"{label}: {finished} of {total}" + (f", {failed} failed" if failed else ""))
+                rest = rest if finished < total else ""
+                say(
+                    f"{label}: {finished} of {total}"
+                    + "".join(f", {t}" for t in (failed and f"{failed} failed", rest) if t)
+                )
 
         def watch(lines: list[str]) -> None:
             nonlocal minute

@@ -142,7 +142,7 @@ class Watcher:
 
         A run that failed loses the states that it went on from: if one of them was the reason, the next try is free.
         """
-        stale = self.folder.glob(f"{self.key}-*.state") if done else (m.path for m in self._made if m.resumed)
+        stale = _states(self.folder, self.key) if done else (m.path for m in self._made if m.resumed)
         for path in (*stale, _progress(self.folder, self.key)):
             path.unlink(missing_ok=True)
 
@@ -153,16 +153,23 @@ class Watcher:
             _progress(self.folder, self.key).write_text(line, encoding="utf-8")
 
 
+def _states(folder: Path, key: str) -> list[Path]:
+    """States of one run; a folder that is not there holds none (every run asks: no pattern is compiled)."""
+    there = list(folder.iterdir()) if folder.is_dir() else []
+    return [path for path in there if path.name.startswith(f"{key}-") and path.suffix == ".state"]
+
+
 def _progress(folder: Path, key: str) -> Path:
     return folder / f"{key}.progress"
 
 
 def in_flight(out: Path, keys: Collection[str]) -> list[str]:
     """Lines of progress of some runs, of those that have said something; a file that is being written is left out."""
-    lines = []
-    for key in keys:
+    folder, lines = Path(out) / FOLDER, []
+    there = {path.name for path in folder.glob("*.progress")}  # one look: thousands may be asked for
+    for path in (_progress(folder, key) for key in keys):
         with contextlib.suppress(OSError, UnicodeDecodeError):
-            lines += [line] if (line := _progress(Path(out) / FOLDER, key).read_text(encoding="utf-8")) else []
+            lines += [line] if path.name in there and (line := path.read_text(encoding="utf-8")) else []
     return lines
 
 

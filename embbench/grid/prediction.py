@@ -119,7 +119,6 @@ def merge(parts: Sequence[Part], m: int, train: np.ndarray, effects: np.ndarray)
     m, train : number of query rows, and training rows of the run.
     effects : (rows of the screen, g), to turn weights of single parts into values.
     """
-    position = {row: i for i, row in enumerate(train.tolist())}
     covered_rows = np.zeros(m, dtype=bool)
     choices: dict[str, Choice] = {}
     dim = 0
@@ -131,12 +130,14 @@ def merge(parts: Sequence[Part], m: int, train: np.ndarray, effects: np.ndarray)
         return replace(parts[0].prediction, choices=choices, dim=dim)
     smoothed = [part.prediction.weights for part in parts if part.prediction.weights is not None]
     if len(smoothed) == len(parts):
-        blocks = [weights.tocoo() for weights in smoothed]
-        rows = np.concatenate([part.query[b.row] for part, b in zip(parts, blocks, strict=True)])
-        where = [np.array([position[r] for r in part.train.tolist()]) for part in parts]
-        columns = np.concatenate([w[b.col] for w, b in zip(where, blocks, strict=True)])
-        values = np.concatenate([b.data for b in blocks])
-        weights = sparse.csr_matrix((values, (rows, columns)), shape=(m, len(train)))
+        position = np.zeros(train.max(initial=0) + 1, dtype=np.int64)
+        position[train] = np.arange(len(train))
+        blocks = [
+            sparse.csr_matrix((w.data, position[part.train][w.indices], w.indptr), shape=(w.shape[0], len(train)))
+            for part, w in zip(parts, smoothed, strict=True)
+        ]
+        order = np.argsort(np.concatenate([part.query for part in parts]))
+        weights = sparse.csr_matrix(sparse.vstack(blocks, format="csr")[order])
         weights.sort_indices()
         return Prediction(None, weights, covered_rows, choices, dim)
     dense = [

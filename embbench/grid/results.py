@@ -99,19 +99,12 @@ class Results:
         key = split_digest(split)
         path = self.path("splits", key)
         if self.valid(path, "split") is None:
-            arrays = {
-                f"{f.name}/{part}": getattr(f, part) for f in split.folds for part in ("train", "test", "validation")
+            facts = {
+                "kind": split.kind,
+                "units": [list(u) for u in split.units],
+                "folds": [f.name for f in split.folds],
             }
-            arrays = {k.replace("/", "|"): v for k, v in arrays.items()}
-            arrays |= {
-                f"{f.name}|groups": np.asarray(f.groups, dtype=object) for f in split.folds if f.groups is not None
-            }
-            write_h5(
-                path,
-                "split",
-                arrays,
-                {"kind": split.kind, "units": [list(u) for u in split.units], "folds": [f.name for f in split.folds]},
-            )
+            write_h5(path, "split", _split_arrays(split), facts)
         return key
 
     def split(self, key: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -185,7 +178,7 @@ class Results:
         """
         if not _sound(self.path("predictions", key), "prediction", read_h5):
             return False
-        cells, path = self.facts(key).get("cells", ""), self.population_path(key)
+        cells, path = _attributes(self.path("predictions", key)).get("cells", ""), self.population_path(key)
         return not cells or (_sound(path, "population", read_population) and content_of(path) == cells)
 
     def population_path(self, key: str) -> Path:
@@ -194,8 +187,10 @@ class Results:
 
     def add_prediction(
         self, planned: Planned, data: PerturbationDataset, fold: Fold, made: Prediction, audit: str = ""
-    ) -> None:
+    ) -> Stored | None:
         """Write a prediction as sparse weights or as values, whichever is smaller; clears an earlier failure.
+
+        Returns what `prediction` would read; None for a population, whose cells are better read than kept.
 
         The cells of a population go to a file of their own, first: its record names their hash, so that a record
         without its cells is seen. ``audit`` is what `embbench.grid.honesty.audit` found.
@@ -216,6 +211,11 @@ class Results:
         arrays, record = _record_arrays(data, fold, made), {"cpu_seconds": made.cpu_seconds}
         write_h5(self.path("predictions", planned.key), "prediction", arrays, facts, record)
         self.path("failures", planned.key, "json").unlink(missing_ok=True)
+        if made.sources is not None:
+            return None
+        rows, train, values = arrays["rows"], arrays["train"], arrays.get("values")
+        codes = data.context_codes[rows]
+        return Stored(planned.run, facts, rows, train, made.covered, codes, data.effects, values, _weights(arrays))
 
     def prediction(self, key: str, data: PerturbationDataset) -> Stored:
         """Read a prediction back; ``data`` is the screen it was made on.
@@ -265,6 +265,15 @@ class Results:
             return f"failed; {path} is damaged, so the message is lost"
 
 
+def _split_arrays(split: Split) -> dict[str, np.ndarray]:
+    """Rows of every fold as ``<fold>|train`` ..., and the groups of test rows where there are some."""
+    parts = ("train", "test", "validation")
+    arrays = {f"{f.name}|{part}": getattr(f, part) for f in split.folds for part in parts}
+    return arrays | {
+        f"{f.name}|groups": np.asarray(f.groups, dtype=object) for f in split.folds if f.groups is not None
+    }
+
+
 def _record_arrays(data: PerturbationDataset, fold: Fold, made: Prediction) -> dict[str, np.ndarray]:
     """Rows and coverage of a prediction with its weights or its values; with its sources, where it is cells."""
     rows, train = fold.test, fold.train
@@ -309,6 +318,14 @@ def _sound(path: Path, kind: str, read: Reader) -> bool:
 @functools.lru_cache(maxsize=100_000)
 def _check_once(path: Path, inode: int, mtime_ns: int) -> None:
     check_seal(path)
+
+
+def _attributes(path: Path) -> dict[str, Any]:
+    """Facts of a whole artefact without its arrays: of thousands of runs, nothing is kept."""
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        return json.loads(file.attrs["attributes"])
 
 
 @functools.lru_cache(maxsize=20_000)

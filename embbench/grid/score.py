@@ -12,7 +12,7 @@ from embbench.cache.keys import array_digest, digest
 from embbench.cache.store import write_h5
 from embbench.core import Cells, CellView, DETable, Metric, PerturbationDataset, Run, Truth, UserError, view_cells
 from embbench.grid.readoff import read_scores, readable
-from embbench.grid.results import Results
+from embbench.grid.results import Results, Stored
 from embbench.grid.screens import detectable
 from embbench.grid.space import population_basis
 from embbench.grid.targets import observed_means
@@ -97,27 +97,29 @@ def score_run(
     data: PerturbationDataset,
     metrics: dict[str, tuple[Metric, str]],
     truths: dict[str, Truth],
+    stored: Stored | None = None,
 ) -> dict[str, np.ndarray]:
     """Scores of one run, name -> (m,) float64; read where they are stored, computed and stored where not.
 
     Metrics of another target than the run's, and those a screen cannot serve (unit, no baseline, no cells ...), are
-    left out; `reasons` says why. ``truths`` keeps what several runs of a fold are judged against.
+    left out; `reasons` says why. ``truths`` keeps what several runs of a fold are judged against,
+    ``stored`` is the prediction where it is at hand; else it is read.
     """
     path = results.path("scores", key)
     kept = results.valid(path, "scores")
     arrays, facts = kept if kept is not None else ({}, {"metrics": {}})
-    run = Run(**results.facts(key)["run"])
+    run = stored.run if stored is not None else Run(**results.facts(key)["run"])
     wanted = {n: v for n, v in metrics.items() if scorable(v[0], run.target)}
     missing = [n for n, (_, code) in wanted.items() if facts["metrics"].get(n) != code]
     if missing:
-        at = results.rows(key)
+        at = results.rows(key) if stored is None else {"rows": stored.rows, "train": stored.train}
         spaces = {metrics[n][0].space for n in missing}
         mark = digest([data.meta["digest"], array_digest(at["rows"], at["train"]), run.target, sorted(spaces)])
         if mark not in truths:
             truths[mark] = truth_of(data, at["rows"], at["train"], cells=run.target == "population", spaces=spaces)
         missing = [n for n in missing if not metrics[n][0].unmet(truths[mark])]
     if missing:
-        stored = results.prediction(key, data)
+        stored = results.prediction(key, data) if stored is None else stored
         names = readable(missing, data) if run.target == "effects" and stored.weights is not None else []
         if names:
             arrays |= read_scores(names, stored.weights, data, stored.rows, stored.train)

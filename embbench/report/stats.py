@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from scipy import stats
+from scipy import sparse, stats
 
 from embbench.report.flips import flip_p
 
@@ -50,8 +51,8 @@ class Plan:
         codes, context = np.unique(self.context[present], return_inverse=True)
         counts = self.counts[self.unit[present], resamples]
         within = np.ones_like(counts) if self.over_contexts else counts
-        total = np.zeros((len(codes), counts.shape[1]))
-        np.add.at(total, context, within)
+        member = sparse.csr_matrix((np.ones(len(context)), (context, np.arange(len(context)))))
+        total = member @ within
         across = self.counts[codes, resamples] if self.over_contexts else (total > 0).astype(np.float64)
         with np.errstate(invalid="ignore", divide="ignore"):
             share = across / across.sum(axis=0)
@@ -90,8 +91,16 @@ def plan(context: np.ndarray, unit: np.ndarray, *, over_contexts: bool, resample
     contexts = np.unique(context, return_inverse=True)[1].astype(np.int64)
     units = contexts if over_contexts else np.unique(unit, return_inverse=True)[1].astype(np.int64)
     n = int(units.max()) + 1
+    return Plan(contexts, units, over_contexts, _counts(n, resamples, seed))
+
+
+@functools.lru_cache(maxsize=8)
+def _counts(n: int, resamples: int, seed: int) -> np.ndarray:
+    """Counts (n, 1 + resamples) of a `Plan`: every metric and table of a report draws the same."""
     draws = np.random.default_rng(seed).multinomial(n, np.full(n, 1.0 / n), size=resamples).T
-    return Plan(contexts, units, over_contexts, np.hstack([np.ones((n, 1)), draws.astype(np.float64)]))
+    counts = np.hstack([np.ones((n, 1)), draws.astype(np.float64)])
+    counts.setflags(write=False)
+    return counts
 
 
 def resampled_means(values: np.ndarray, plan: Plan) -> np.ndarray:
