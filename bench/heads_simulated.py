@@ -40,10 +40,10 @@ from embbench.grid.fit import fold_of
 from embbench.grid.names import registry_of
 from embbench.grid.plan import Planned, plan
 from embbench.grid.results import Results
-from embbench.grid.schedule import Errand, run_one
 from embbench.grid.score import metrics_of, score_run, truth_of
 from embbench.grid.screens import screen, split_of
 from embbench.grid.threads import THREADS, one_thread
+from embbench.grid.work import Errand, run_one
 
 HEADS = (
     *("no_change", "context_mean", "knn", "ridge", "kernel_ridge", "mlp", "pooled_training_cells", "pooled_cells"),

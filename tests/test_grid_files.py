@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from embbench.grid.config import read_grid
+from embbench.grid.names import registry_of
 from embbench.grid.plan import plan
 
 HERE = Path(__file__).resolve().parent
@@ -13,7 +14,21 @@ SHARED = HERE.parents[1] / "shared" / "data"
 REGISTRY = (str(HERE / "real_data.yaml"),)  # the comment of a grid of real data says where its screens come from
 
 
+SLOW = {"embedding_or_architecture"}  # planning extracts every embedding of two screens
+MARKED = [pytest.param(p, id=p.stem, marks=[pytest.mark.slow] if p.stem in SLOW else []) for p in FILES]
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+def test_every_name_in_a_grid_file_is_registered(path):
+    grid = read_grid(path)
+    registry = registry_of(REGISTRY if "real_data.yaml" in path.read_text(encoding="utf-8") else ())
+    axes = {"embeddings": grid.emb + grid.context_emb, "heads": grid.head, "features": grid.features}
+    for kind, texts in axes.items():
+        for text in (part for each in texts for part in each.split("+") if part not in ("default", "none")):
+            assert registry.parse(kind, text).entry.kind == kind
+
+
+@pytest.mark.parametrize("path", MARKED)
 def test_every_grid_file_plans(path):
     real = "real_data.yaml" in path.read_text(encoding="utf-8")
     if real and not SHARED.exists():
