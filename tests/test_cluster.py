@@ -275,3 +275,18 @@ def test_workers_must_share_folders_code_and_versions(
     assert identity(paths)["code"] != before
     identity.cache_clear()
     registry_of.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ("tcp://localhost", "expected an address such as tcp://HOST:8786"),
+        ("foo://x:1", "expected an address such as .* found foo"),
+        ("tcp://127.0.0.1:1", "no scheduler answers"),
+    ],
+)
+def test_a_bad_address_is_told_before_anything_is_written(tmp_path, where, message):
+    pytest.importorskip("distributed")
+    with pytest.raises(UserError, match=message):
+        run_grid(Grid(dataset=["sim_small"], emb=["random:4"], head=["ridge"]), tmp_path / "out", cluster=where)
+    assert not (tmp_path / "out").exists()

@@ -6,6 +6,7 @@ import contextlib
 import json
 import math
 import os
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from distributed import Client
 
 CONNECT = 20.0  # seconds in which the scheduler must answer
+SCHEMES = ("tcp", "tls", "ucx", "ws", "wss")  # of addresses of schedulers
 GPU = "GPU"  # the resource that workers with a GPU are started with
 
 
@@ -78,6 +80,29 @@ class DaskCluster:
             self.workers, self._gpu = max(1, len(found)), any(facts["gpu"] for facts in found)
             yield self
 
+    def check(self) -> None:
+        """Whether somebody listens at the address, before anything is written.
+
+        Raises
+        ------
+        UserError
+            It is no address of a scheduler, or nobody answers.
+        """
+        from distributed.comm.addressing import parse_address, parse_host_port
+
+        address = self._address()
+        try:
+            scheme, place = parse_address(address, strict=True)
+            host, port = parse_host_port(place)
+            if scheme not in SCHEMES:
+                raise ValueError(f"found {scheme}")
+        except ValueError as error:
+            raise UserError(f"--cluster {self.where}: expected an address such as tcp://HOST:8786: {error}") from error
+        try:
+            socket.create_connection((host, port), timeout=CONNECT).close()
+        except OSError as error:
+            raise UserError(f"--cluster {self.where}: no scheduler answers: {error}; is it running?") from error
+
     def alive(self) -> bool:
         """Whether the scheduler is still connected."""
         return self._client.status == "running"
@@ -96,14 +121,15 @@ class DaskCluster:
     def _connected(self) -> Client:
         from distributed import Client
 
-        address = self.where if "://" in self.where else self._written()
         try:
-            return Client(address, timeout=CONNECT, set_as_default=False)
+            return Client(self._address(), timeout=CONNECT, set_as_default=False)
         except (OSError, ValueError) as error:
             raise UserError(f"--cluster {self.where}: no scheduler answers: {error}; is it running?") from error
 
-    def _written(self) -> str:
-        """The address in a scheduler file."""
+    def _address(self) -> str:
+        """The address as given, or that in a scheduler file."""
+        if "://" in self.where:
+            return self.where
         try:
             return str(json.loads(Path(self.where).read_text(encoding="utf-8"))["address"])
         except (OSError, ValueError, KeyError, TypeError) as error:

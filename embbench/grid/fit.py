@@ -25,7 +25,7 @@ from embbench.core import (
     UserError,
     draw_sources,
 )
-from embbench.grid.gram import ROWS, gram_of
+from embbench.grid.gram import affordable, gram_of
 from embbench.grid.inputs import Raw, Rows, Tables, assemble, covered, query_part
 from embbench.grid.names import registry_of
 from embbench.grid.prediction import Part, Prediction, merge, mix, product
@@ -219,7 +219,7 @@ def _problem(job: Job, raw: Raw, train: np.ndarray, fit: np.ndarray) -> Problem:
 
     part = Raw(inner_units(raw.inputs.rows(fit), job.run.protocol))
     target = "effects" if shifts(job.head.entry.load(), job.run.target) else job.run.target
-    known = products if len(rows) <= ROWS else None
+    known = products if affordable(job.data, rows) else None
     more = (target, job.run.samples, known, equal_folds(job.run.protocol))
     return Problem(part, values, observed, job.data.effects.shape[1], truth, job.features, *more)
 

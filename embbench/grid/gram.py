@@ -18,8 +18,9 @@ from embbench.core import PerturbationDataset
 from embbench.grid.threads import one_thread
 from embbench.numerics.linalg import gram
 
-ROWS = 10_000  # with more training rows than this the matrix (0.8 GB) costs more than passes over genes
+ROWS = 10_000  # with more rows in the contexts of a fit the matrix (0.8 GB) costs more than passes over genes
 KEPT = 5e8  # multiplications from which on a matrix is worth a file (about 20 ms)
+LARGE = 1 << 22  # and numbers from which on it is, whatever it costs (32 MB)
 
 
 class Gram:
@@ -69,7 +70,8 @@ class Gram:
 
     def _kept(self, a: int, b: int, of: str) -> np.ndarray:
         left, right = self.members[a], self.members[b]
-        if len(left) * len(right) * self.data.effects.shape[1] < KEPT:
+        size = len(left) * len(right)
+        if self.data.meta.get("audited") or (size * self.data.effects.shape[1] < KEPT and size < LARGE):
             return self._compute(left, right, of)
         facts = {"dataset": self.data.meta["digest"], "contexts": [a, b], "of": of, "revision": REVISION}
         path = home("cache", "gram", f"{digest(facts)}.h5")
@@ -102,5 +104,11 @@ def _gram(screen: _Screen) -> Gram:
 
 
 def gram_of(data: PerturbationDataset) -> Gram:
-    """The Gram matrix of a screen, once per process."""
-    return _gram(_Screen(data.meta["digest"], data))
+    """The Gram matrix of a screen, once per process; an audit's screen has noise under the digest of the true one."""
+    return Gram(data) if data.meta.get("audited") else _gram(_Screen(data.meta["digest"], data))
+
+
+def affordable(data: PerturbationDataset, rows: np.ndarray) -> bool:
+    """Whether the contexts of ``rows``, whose inner products are made as a whole, hold few enough rows."""
+    codes = data.context_codes
+    return int(np.isin(codes, np.unique(codes[rows])).sum()) <= ROWS

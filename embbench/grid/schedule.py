@@ -84,6 +84,7 @@ def run_grid(
     crew: LocalPool | DaskCluster | None = LocalPool(workers) if workers > 1 else None
     if cluster is not None:
         crew = DaskCluster(cluster, results.folder.resolve(), paths)
+        crew.check()
     seconds()  # a bad setting is told before anything is computed
     with one_thread():  # also while planning, which loads screens and extracts embeddings
         try:

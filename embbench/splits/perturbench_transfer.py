@@ -27,7 +27,9 @@ class PerturbenchTransfer:
     Parameters
     ----------
     seed : >= 0.
-    max_held, min_train : contexts held out of a perturbation at most where it has all of them, and kept at least; >= 1.
+    max_held : contexts held out of a perturbation at most where it has all of them, >= 1; as many as there are contexts
+        would leave some perturbations without training rows, which the original allows too, and more cannot be drawn.
+    min_train : only perturbations with more than so many contexts are drawn from, >= 1.
     fraction : in (0, 1], of the perturbations of a context.
     most : perturbations held out per context at most, >= 1.
     labels : covariate of the original perturbation labels, where their order is not that of the entity names joined by
@@ -127,6 +129,11 @@ class PerturbenchTransfer:
         for label, context in dict.fromkeys(pairs[i] for i in rows):
             contexts[label].append(context)
             size[context] += 1
+        if self.max_held > len(data.contexts):
+            raise UserError(
+                f"dataset {data.name!r}: perturbench_transfer cannot hold out max_held={self.max_held} contexts of "
+                f"{len(data.contexts)}; lower max_held"
+            )
         cap = {c: min(self.fraction * (n + 1), self.most) for c, n in size.items()}  # the control is one more
         rng, counts, held = check_random_state(self.seed), Counter[str](), []
         ordered = sorted(contexts.items(), key=lambda item: -len(item[1]))
