@@ -40,8 +40,8 @@ def some_weights(m, n, density):
 @pytest.mark.parametrize("density", [0.2, 1.0])
 @pytest.mark.parametrize("halves", [True, False])
 def test_scores_equal_those_of_predictions(monkeypatch, halves, density, compiles):
-    monkeypatch.setattr(readoff, "has_numba", lambda: compiles)
-    monkeypatch.setattr(readoff, "DENSE", 0.5)
+    monkeypatch.setattr(smoothers, "has_numba", lambda: compiles)
+    monkeypatch.setattr(smoothers, "DENSE", 0.5)
     data = screen(halves=halves)
     rows, train = np.array([0, 1, 5, 12, 20]), np.array([2, 3, 4, 13, 14, 15, 23])
     W = some_weights(len(rows), len(train), density)

@@ -10,6 +10,7 @@ from scipy import sparse
 
 from embbench.core import Sources
 from embbench.grid.select import Choice
+from embbench.numerics.smoothers import DENSE
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,6 @@ class Part:
 
 
 ROWS, GENES = 512, 512  # of a block of a product: its float64 copies stay near the processor
-DENSE = 0.08  # share of weights that are not 0 from which on a dense product costs less
 
 
 def product(

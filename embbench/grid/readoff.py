@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 
 import numpy as np
 from scipy import sparse
 
 from embbench.core import PerturbationDataset
-from embbench.grid.gram import Gram, gram_of
-from embbench.grid.prediction import DENSE
-from embbench.numerics.jit import compiled, has_numba
-from embbench.numerics.smoothers import Forms
+from embbench.grid.gram import gram_of
+from embbench.numerics.smoothers import SCORES, Forms, quadratic
 
 ROWS = 4096  # products of truths with effects are made for screens of up to so many rows (134 MB)
-SCORES: dict[str, Callable[[Forms], np.ndarray]] = {
-    "l2": lambda f: np.where(f.genes > 0, np.sqrt(f.squared_error()), np.nan),
-    "mse": lambda f: np.where(f.genes > 0, f.squared_error() / np.maximum(f.genes, 1), np.nan),
-    "rmse": lambda f: np.where(f.genes > 0, np.sqrt(f.squared_error() / np.maximum(f.genes, 1)), np.nan),
-    "cosine": Forms.cosine,
-    "pearson": lambda f: np.where(f.genes > 1, f.pearson(), np.nan),
-}
 
 
 def readable(names: Collection[str], data: PerturbationDataset) -> list[str]:
@@ -56,38 +47,12 @@ def _forms(weights: sparse.csr_matrix, data: PerturbationDataset, rows: np.ndarr
         part = weights[some]
         used = np.unique(part.indices)  # of one context's training rows, where contexts are fitted by themselves
         if len(used):
-            dot[some], square[some] = _context_forms(shared, part[:, used], rows[some], train[used])
+            products = shared.among(train[used]), shared.against_truth(rows[some], train[used])
+            dot[some], square[some] = quadratic(part[:, used], *products)
     truth = data.truth[rows].astype(np.float64)
     own = np.einsum("mg,mg->m", truth, truth)
     genes = np.full(m, truth.shape[1])
     return Forms(dot, square, weights @ shared.totals[train], own, truth.sum(axis=1), genes)
-
-
-def _context_forms(
-    shared: Gram, weights: sparse.csr_matrix, rows: np.ndarray, train: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    inner, cross = shared.among(train), shared.against_truth(rows, train)
-    if weights.nnz > DENSE * weights.shape[0] * weights.shape[1]:
-        W = weights.toarray()
-        return np.einsum("mn,mn->m", W, cross), np.einsum("mn,mn->m", W @ inner, W)
-    dot = np.asarray(weights.multiply(cross).sum(axis=1)).ravel()
-    if not has_numba():
-        return dot, np.asarray(weights.multiply(weights @ inner).sum(axis=1)).ravel()
-    square = np.zeros(len(rows))
-    _squares(weights.data, weights.indices, weights.indptr, inner, square)
-    return dot, square
-
-
-@compiled
-def _squares(data: np.ndarray, indices: np.ndarray, indptr: np.ndarray, products: np.ndarray, out: np.ndarray) -> None:
-    """``out[m] = w K w'`` of the rows w of a CSR matrix, K being ``products``."""
-    for m in range(len(out)):
-        start, stop = indptr[m], indptr[m + 1]
-        for i in range(start, stop):
-            row, total = products[indices[i]], 0.0
-            for j in range(start, stop):
-                total += data[j] * row[indices[j]]
-            out[m] += data[i] * total
 
 
 def _without_targets(

@@ -13,15 +13,12 @@ from scipy import sparse
 from embbench.core import Inputs, Metric, Truth
 from embbench.grid.inputs import Raw, query_part
 from embbench.numerics.folds import inner_folds
-from embbench.numerics.smoothers import Forms, GramBlock, Weights, forms_of, matrix_of
+from embbench.numerics.smoothers import ERRORS, SCORES, GramBlock, Weights, error_of, forms_of, matrix_of
 from embbench.registry import Spec
 
 FOLDS = 5
-SQUARES = ("l2_all", "mse_all", "rmse_all")  # scores that squared errors over observed genes tell
-READ: dict[str, Callable[[Forms], np.ndarray]] = {
-    "cosine_all": Forms.cosine,
-    "pearson_all": Forms.pearson,
-}  # those that inner products of effects tell too, where every gene is observed
+READ = {f"{name}_all": name for name in SCORES}  # metrics that inner products of effects tell, with their score
+SQUARES = {f"{name}_all" for name in ERRORS}  # those that squared errors tell, where some genes are not observed too
 
 
 @dataclass(frozen=True)
@@ -86,8 +83,8 @@ def choose(spec: Spec, problem: Problem, metric_name: str, metric: Metric, seed:
 
     Notes
     -----
-    For linear smoothers under the scores of `SQUARES` and `READ` no prediction is made: they are read off the inner
-    products ``K = Y Y'`` (`embbench.numerics.smoothers.forms_of`). Where rows do not observe some genes (``Y`` is
+    For linear smoothers under the metrics of `READ` no prediction is made: they are read off the inner products
+    ``K = Y Y'`` (`embbench.numerics.smoothers.forms_of`). Where rows do not observe some genes (``Y`` is
     filled there), their part is subtracted from squared errors; cosine and Pearson are computed from predictions then.
     Where the training rows hold a single unit there is nothing to hold out: the head keeps its own defaults, after 0
     trials.
@@ -119,12 +116,14 @@ def _held_scores(
     seed: int,
 ) -> Iterator[np.ndarray]:
     """Scores (candidates, m) of the held rows of each fold, the cheapest exact way that the head has."""
-    kind, genes = spec.entry.load(), problem.genes
+    kind = spec.entry.load()
     plain = problem.target == "effects" and problem.observed is None
     if plain and name in SQUARES and hasattr(kind, "held_errors"):
         parts = [(problem.raw.featured(problem.features, fit), fit, held) for fit, held in folds]
         heads = [make_head(spec, seed, **candidate) for candidate in candidates]
-        yield from (_of_squares(name, squares, genes) for squares in kind.held_errors(heads, parts, problem.Y))
+        yield from (
+            error_of(READ[name], squares, problem.genes) for squares in kind.held_errors(heads, parts, problem.Y)
+        )
         return
     smoother = hasattr(kind, "weights") and problem.target == "effects" and problem.gram is not None
     gram = problem.gram() if smoother and (name in SQUARES or (plain and name in READ)) else None  # type: ignore[misc]
@@ -136,12 +135,6 @@ def _held_scores(
         else:
             truth = problem.truth(held)
             yield np.array([metric(p, truth) for p in _explicit(spec, candidates, train, query, problem, fit, seed)])
-
-
-def _of_squares(name: str, squares: np.ndarray, genes: np.ndarray | int) -> np.ndarray:
-    """One of `SQUARES` from squared errors (c, m) over ``genes`` observed genes; NaN where there is none."""
-    mean = squares / (1 if name == "l2_all" else np.maximum(genes, 1))
-    return np.where(np.asarray(genes) > 0, mean if name == "mse_all" else np.sqrt(mean), np.nan)
 
 
 def all_weights(spec: Spec, candidates: list[dict[str, Any]], train: Inputs, query: Inputs) -> Iterator[Weights]:
@@ -165,13 +158,12 @@ def _read_off(
     """Scores (candidates, m) of the held rows from inner products (n, n) and sums (n,) of all rows."""
     block = GramBlock(*gram, fit, held, problem.genes)
     if problem.observed is None:
-        forms = forms_of(path, block)
-        return READ[name](forms) if name in READ else _of_squares(name, forms.squared_error(), problem.genes)
+        return SCORES[READ[name]](forms_of(path, block))
     seen, squares = problem.observed[held].sum(axis=1), []
     for weights in path:
         lost = _unobserved(matrix_of(weights), problem, fit, held)
         squares.append(np.maximum(forms_of([weights], block).squared_error()[0] - lost, 0.0))
-    return _of_squares(name, np.array(squares), seen)
+    return error_of(READ[name], np.array(squares), seen)
 
 
 def _unobserved(W: np.ndarray | sparse.csr_matrix, problem: Problem, fit: np.ndarray, held: np.ndarray) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import count, groupby
 
@@ -12,6 +12,7 @@ from scipy import sparse
 
 from embbench.numerics.jit import compiled, has_numba
 
+DENSE = 0.08  # share of weights that are not 0 from which on a dense product costs less
 GATHERED = 1 << 22  # Gram entries of neighbours held at a time (32 MB)
 
 
@@ -160,6 +161,26 @@ class Forms:
         return _ratio(self.dot - self.total * self.own_total / genes, square, own)
 
 
+def error_of(score: str, squares: np.ndarray, genes: np.ndarray | int) -> np.ndarray:
+    """``l2``, ``mse`` or ``rmse`` from squared errors (m,) or (c, m) over ``genes`` genes; NaN where there is none.
+
+    Examples
+    --------
+    >>> error_of("rmse", np.array([8.0, 0.0]), np.array([2, 0])).tolist()
+    [2.0, nan]
+    """
+    mean = squares / (1 if score == "l2" else np.maximum(genes, 1))
+    return np.where(np.asarray(genes) > 0, mean if score == "mse" else np.sqrt(mean), np.nan)
+
+
+ERRORS = ("l2", "mse", "rmse")  # scores of which squared errors are enough
+SCORES: dict[str, Callable[[Forms], np.ndarray]] = {
+    **{name: functools.partial(lambda name, f: error_of(name, f.squared_error(), f.genes), name) for name in ERRORS},
+    "cosine": Forms.cosine,
+    "pearson": lambda f: np.where(np.asarray(f.genes) > 1, f.pearson(), np.nan),
+}  # by the name of the metric without its genes
+
+
 def _ratio(dot: np.ndarray, square: np.ndarray, own: np.ndarray) -> np.ndarray:
     size = np.sqrt(np.maximum(square, 0.0)) * np.sqrt(np.maximum(own, 0.0))
     return np.clip(np.where(size > 0, dot / np.where(size > 0, size, 1.0), np.nan), -1.0, 1.0)
@@ -192,30 +213,61 @@ def forms_of(path: Iterable[Weights], block: GramBlock) -> Forms:
         elif isinstance(some[0], Spectral):
             dot, square, total = _spectral_forms(some, block)
         else:
-            dot, square, total = (part[None] for part in _plain_forms(some[0], block))
+            made = (*quadratic(some[0], block.inner, block.cross), some[0] @ block.inner_total)
+            dot, square, total = (part[None] for part in made)
         dots.append(dot)
         squares.append(square)
         totals.append(total)
-    made = (np.concatenate(part) for part in (dots, squares, totals))
-    return Forms(*made, block.own, block.totals[block.held], block.genes)
+    sums = (np.concatenate(part) for part in (dots, squares, totals))
+    return Forms(*sums, block.own, block.totals[block.held], block.genes)
 
 
-def _plain_forms(W: np.ndarray | sparse.csr_matrix, block: GramBlock) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    if sparse.issparse(W):
-        W = sparse.csr_matrix(W)
-        dot = np.asarray(W.multiply(block.cross).sum(axis=1)).ravel()
-        return dot, np.asarray(W.multiply(W @ block.inner).sum(axis=1)).ravel(), W @ block.inner_total
-    product = W @ block.inner
-    return np.einsum("mn,mn->m", W, block.cross), np.einsum("mn,mn->m", W, product), W @ block.inner_total
+def quadratic(W: np.ndarray | sparse.csr_matrix, inner: np.ndarray, cross: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """``w . c`` and ``w K w'`` of each row w of a matrix of weights, both (m,) float64.
+
+    Parameters
+    ----------
+    W : (m, n), dense or CSR.
+    inner : K, of shape (n, n).
+    cross : of shape (m, n), one c for each row.
+
+    Examples
+    --------
+    >>> quadratic(np.array([[1.0, 2.0]]), np.eye(2), np.array([[3.0, 4.0]]))
+    (array([11.]), array([5.]))
+    """
+    if sparse.issparse(W) and W.nnz > DENSE * W.shape[0] * W.shape[1]:
+        W = W.toarray()
+    if not sparse.issparse(W):
+        return np.einsum("mn,mn->m", W, cross), np.einsum("mn,mn->m", W @ inner, W)
+    W = sparse.csr_matrix(W)
+    dot = np.asarray(W.multiply(cross).sum(axis=1)).ravel()
+    if not has_numba():
+        return dot, np.asarray(W.multiply(W @ inner).sum(axis=1)).ravel()
+    square = np.zeros(W.shape[0])
+    _sparse_squares(W.data, W.indices, W.indptr, inner, square)
+    return dot, square
+
+
+@compiled
+def _sparse_squares(
+    data: np.ndarray, indices: np.ndarray, indptr: np.ndarray, products: np.ndarray, out: np.ndarray
+) -> None:
+    """``out[m] = w K w'`` of the rows w of a CSR matrix, K being ``products``."""
+    for m in range(len(out)):
+        start, stop = indptr[m], indptr[m + 1]
+        for i in range(start, stop):
+            row, total = products[indices[i]], 0.0
+            for j in range(start, stop):
+                total += data[j] * row[indices[j]]
+            out[m] += data[i] * total
 
 
 def _spectral_forms(some: Sequence[Spectral], block: GramBlock) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     right, fit, held = some[0].right, block.fit, block.held
     padded, fitted = np.zeros((len(right), len(block.products))), np.zeros(len(block.products))
-    padded[:, fit], fitted[fit] = (
-        right,
-        1.0,
-    )  # one product with the whole matrix costs less than cutting blocks out of it
+    padded[:, fit], fitted[fit] = right, 1.0
+    # One product with the whole matrix costs less than cutting blocks out of it.
     through, summed = padded @ block.products, block.products @ fitted
     core, crossed, sums = through[:, fit] @ right.T, through[:, held], through @ fitted
     whole, rows, through_total = fitted @ summed, summed[held], padded @ block.totals
