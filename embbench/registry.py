@@ -232,6 +232,7 @@ class Spec:
     overrides: dict[str, Any]
     told: str = ""
     preset: str = ""
+    tried: tuple[dict[str, Any], ...] | None = None  # settings that selection tries, where a protocol says so
 
     @property
     def information(self) -> str:

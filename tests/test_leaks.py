@@ -67,8 +67,7 @@ def loaded(noise):
 @pytest.fixture(autouse=True)
 def _fast(monkeypatch):
     monkeypatch.setattr(leak.LeakScreen, "load", lambda self: loaded(self.noise))
-    screens._screen.cache_clear()
-    screens.split_of.cache_clear()
+    screens.forget()
 
 
 def run_folds(run, paths):

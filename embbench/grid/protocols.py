@@ -16,7 +16,7 @@ from embbench.cache.keys import digest
 from embbench.core import Inputs, UserError
 from embbench.grid.published import dataset_spec, vectors_spec
 from embbench.grid.screens import screen
-from embbench.registry import Entry, Spec, split_specs
+from embbench.registry import Spec, split_specs
 
 if TYPE_CHECKING:
     from embbench.grid.config import Grid
@@ -173,32 +173,11 @@ def key_facts(name: str) -> dict[str, Any]:
     return {} if told is None else {"protocol": digest([dict(told.candidates), dict(told.inner)])}
 
 
-@dataclass(frozen=True)
-class _Offered(Entry):
-    """An entry with other candidates than its own."""
-
-    tried: tuple[tuple[tuple[str, Any], ...], ...] = ()
-
-    def load(self) -> Any:
-        """The component's class, whose ``candidates`` are those of the protocol."""
-        own, tried = super().load(), self.tried
-
-        class Offered(own):  # type: ignore[misc,valid-type]
-            @classmethod
-            def candidates(cls) -> list[dict[str, Any]]:
-                return [dict(each) for each in tried]
-
-        Offered.__name__, Offered.__qualname__, Offered.__module__ = own.__name__, own.__qualname__, own.__module__
-        return Offered
-
-
 def offered(spec: Spec, name: str) -> Spec:
     """The head with the candidates that the protocol has for it; unchanged where it has none."""
     told = protocol(name)
     tried = None if told is None else told.candidates.get(spec.entry.name)
-    if tried is None:
-        return spec
-    return replace(spec, entry=_Offered(**vars(spec.entry), tried=tuple(tuple(c.items()) for c in tried)))
+    return spec if tried is None else replace(spec, tried=tuple(tried))
 
 
 def inner_units(inputs: Inputs, name: str) -> Inputs:

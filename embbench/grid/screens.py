@@ -99,6 +99,12 @@ def split_of(name: str, spec: str, genes: str, seed: int, paths: tuple[str, ...]
     return parsed.make(**({"seed": seed} if takes else {})).split(data)
 
 
+def forget() -> None:
+    """Forget the screens and splits of this process: their files or code may have changed since."""
+    _screen.cache_clear()
+    split_of.cache_clear()
+
+
 def split_digest(split: Split) -> str:
     """16 hex digits of all folds and units."""
     parts = [a for f in split.folds for a in (f.train, f.test, f.validation, f.groups)]

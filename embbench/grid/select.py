@@ -67,7 +67,8 @@ class Problem:
 
 def settings(spec: Spec) -> list[dict[str, Any]]:
     """Candidate parameters with the user's own taking precedence, repeats removed, order kept."""
-    merged = [{**c, **spec.overrides} for c in spec.entry.load().candidates()]
+    tried = spec.entry.load().candidates() if spec.tried is None else spec.tried
+    merged = [{**c, **spec.overrides} for c in tried]
     return [c for i, c in enumerate(merged) if c not in merged[:i]]
 
 

@@ -23,7 +23,7 @@ from embbench.grid.names import registry_of
 from embbench.grid.plan import Planned
 from embbench.grid.results import Results
 from embbench.grid.score import metrics_of, score_run
-from embbench.grid.screens import _screen, split_of
+from embbench.grid.screens import forget, split_of
 from embbench.grid.threads import one_thread
 from embbench.registry import Registry, default
 
@@ -129,8 +129,8 @@ def unmet_terms(errand: Errand) -> str:
 
     It may have worked on another grid before, so what it knows of registries and screens is forgotten.
     """
-    for cached in (registry_of, _screen, split_of):
-        cached.cache_clear()
+    registry_of.cache_clear()
+    forget()
     if errand.terms is None:
         return ""
     if not Path(errand.terms.folder).is_dir():

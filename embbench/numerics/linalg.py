@@ -75,10 +75,7 @@ def pca(X: np.ndarray, dim: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     >>> pca(np.array([[0.0, 0.0], [3.0, 4.0]]), 2)[1].round(3).tolist()
     [[0.6], [0.8]]
     """
-    if dim < 1 or X.ndim != 2 or not len(X):
-        raise ValueError(
-            f"pca: needs dim >= 1 and a (rows, columns) matrix with rows, got dim {dim} and shape {X.shape}"
-        )
+    _check("pca", X, dim)
     mean = X.mean(axis=0, dtype=np.float64)
     X = X - mean
     k = min(dim, len(X) - 1, X.shape[1])
@@ -90,6 +87,13 @@ def pca(X: np.ndarray, dim: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         rank = int((s > s[0] * max(X.shape) * np.finfo(np.float64).eps).sum())
         axes, singular = vt[: min(k, rank)].T, s[: min(k, rank)]
     return mean, _signed(axes), singular
+
+
+def _check(name: str, X: np.ndarray, dim: int) -> None:
+    if dim < 1 or X.ndim != 2 or not len(X):
+        raise ValueError(
+            f"{name}: needs dim >= 1 and a (rows, columns) matrix with rows, got dim {dim} and shape {X.shape}"
+        )
 
 
 def _signed(axes: np.ndarray) -> np.ndarray:
@@ -149,10 +153,7 @@ def sklearn_pca(
     >>> bool(np.allclose(sklearn_pca(X, 2, "randomized", 0)[2], pca(X, 2)[2]))
     True
     """
-    if dim < 1 or X.ndim != 2 or not len(X):
-        raise ValueError(
-            f"sklearn_pca: needs dim >= 1 and a (rows, columns) matrix with rows, got dim {dim} and shape {X.shape}"
-        )
+    _check("sklearn_pca", X, dim)
     X = X.astype(np.float64)
     mean, k = X.mean(axis=0), min(dim, len(X) - 1, X.shape[1])
     if k < 1 or not (X - mean).any():

@@ -37,7 +37,7 @@ def average_ranks(X: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
     >>> average_ranks(np.array([[3.0, 1.0, 3.0]])).tolist()
     [[2.5, 1.0, 2.5]]
     """
-    _check(X, mask)
+    _check("average_ranks", X, mask)
     ranks = np.empty(X.shape)
     for part in _blocks(*X.shape):
         place, twice = _sorted_ranks(X[part], None if mask is None else mask[part])
@@ -72,8 +72,8 @@ def rank_correlation(A: np.ndarray, B: np.ndarray, mask: np.ndarray | None = Non
     >>> rank_correlation(np.array([[1.0, 2.0, 9.0]]), np.array([[3.0, 7.0, 5.0]])).tolist()
     [0.5]
     """
-    _check(A, mask)
-    _check(B, mask)
+    for X in (A, B):
+        _check("rank_correlation", X, mask)
     out = np.full(len(A), np.nan)
     for part in _blocks(*A.shape):
         kept = None if mask is None or mask[part].all() else mask[part]
@@ -86,11 +86,11 @@ def rank_correlation(A: np.ndarray, B: np.ndarray, mask: np.ndarray | None = Non
     return np.clip(out, -1.0, 1.0)
 
 
-def _check(X: np.ndarray, mask: np.ndarray | None) -> None:
+def _check(name: str, X: np.ndarray, mask: np.ndarray | None) -> None:
     finite = np.isfinite(X)
     if not finite.all() and (mask is None or not (finite | ~mask).all()):
         bad = ~finite if mask is None else ~finite & mask
-        raise ValueError(f"average_ranks: values must be finite, found {int(bad.sum())} that are not")
+        raise ValueError(f"{name}: values must be finite, found {int(bad.sum())} that are not")
 
 
 def _blocks(n: int, g: int) -> list[slice]:
