@@ -274,6 +274,32 @@ class Shifted(Mean):
         return super().predict(inputs) + np.float32(0.5)
 
 
+class Scaled(Mean):
+    """The mean, shrunk; its shared work mixes its settings up."""
+
+    def __init__(self, share=1.0):
+        self.share = share
+
+    @classmethod
+    def candidates(cls):
+        return [{"share": 1.0}, {"share": 0.5}]
+
+    def weights(self, train, query):
+        return self.share * super().weights(train, query)
+
+    @classmethod
+    def path(cls, heads, train, query):
+        return (head.weights(train, query) for head in reversed(heads))
+
+    @classmethod
+    def fit_path(cls, heads, inputs, Y, observed=None):
+        return (head.fit(inputs, Y, observed) for head in reversed(heads))
+
+    @classmethod
+    def held_errors(cls, heads, folds, Y):
+        return [np.zeros((len(heads), len(held))) for _, _, held in folds]
+
+
 class PeekingWeights(Mean):
     def weights(self, train, query):
         size = np.abs(self.Y_).sum(axis=1) if hasattr(self, "Y_") else np.ones(len(train))
@@ -388,6 +414,9 @@ HEADS = [
     (abilities.head_survives_missing_blocks, LostWithoutBlock),
     (abilities.head_weights_are_its_prediction, Shifted),
     (abilities.head_weights_never_read_effects, PeekingWeights),
+    (abilities.head_path_is_its_weights, Scaled),
+    (abilities.head_fit_path_is_fit, Scaled),
+    (abilities.head_held_errors_are_its_errors, Scaled),
     (abilities.head_gives_probabilities, Unnormalised),
     (populations.head_samples_match_its_prediction, OffSamples),
     (populations.head_samples_are_rows_independent, OneStream),

@@ -1,4 +1,4 @@
-"""Contracts of what only some heads can do: missing blocks, smoother weights, label targets."""
+"""Contracts of what only some heads can do: missing blocks, smoother weights, shared work, label targets."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from scipy import sparse
 from embbench.checks._contract import Make, name_of, require
 from embbench.checks._toy import toy_problem
 from embbench.checks.heads import close, fitted
+from embbench.numerics.smoothers import matrix_of
 
 
 def head_survives_missing_blocks(make: Make) -> None:
@@ -43,6 +44,50 @@ def head_weights_never_read_effects(make: Make) -> None:
     first, *others = (_dense(h.weights(problem.train, problem.query)) for h in heads)
     same = all(np.array_equal(first, other) for other in others)
     require(same, f"{name_of(make())}.weights depends on the effects; they may depend on inputs only")
+
+
+def head_path_is_its_weights(make: Make) -> None:
+    """Smoothers that share work between settings: ``path`` gives each setting's own ``weights``, in order."""
+    problem, kind = toy_problem(), type(make())
+    if not hasattr(kind, "path"):
+        return
+    heads = _settings(make)
+    found = [_dense(matrix_of(W)) for W in kind.path(heads, problem.train, problem.query)]
+    require(len(found) == len(heads), f"{kind.__name__}.path must give {len(heads)} settings, found {len(found)}")
+    same = all(close(W, _dense(h.weights(problem.train, problem.query))) for h, W in zip(heads, found, strict=True))
+    require(same, f"{kind.__name__}.path is not what weights gives for the same settings in that order")
+
+
+def head_fit_path_is_fit(make: Make) -> None:
+    """Heads that share work between fits: those of ``fit_path`` predict as heads fitted one by one, in order."""
+    problem, kind = toy_problem(), type(make())
+    if not hasattr(kind, "fit_path"):
+        return
+    shared = [head.predict(problem.query) for head in kind.fit_path(_settings(make), problem.train, problem.Y)]
+    alone = [head.fit(problem.train, problem.Y).predict(problem.query) for head in _settings(make)]
+    require(len(shared) == len(alone), f"{kind.__name__}.fit_path must give {len(alone)} heads, found {len(shared)}")
+    same = all(close(one, other) for one, other in zip(shared, alone, strict=True))
+    require(same, f"{kind.__name__}.fit_path does not predict what fit does for the same settings in that order")
+
+
+def head_held_errors_are_its_errors(make: Make) -> None:
+    """Heads that tell squared errors of held rows without predictions: those of ``fit`` and ``predict``."""
+    problem, kind = toy_problem(), type(make())
+    if not hasattr(kind, "held_errors"):
+        return
+    rows = np.arange(len(problem.train))
+    fit, held = rows[rows % 4 > 0], rows[rows % 4 == 0]
+    (found,) = kind.held_errors(_settings(make), [(problem.train, fit, held)], problem.Y)
+    query = problem.train.rows(held)
+    made = [head.fit(problem.train.rows(fit), problem.Y[fit]).predict(query) for head in _settings(make)]
+    want = np.array([np.square(p - problem.Y[held], dtype=np.float64).sum(axis=1) for p in made])
+    same = found.shape == want.shape and np.allclose(found, want, rtol=1e-4, atol=1e-6)
+    require(same, f"{kind.__name__}.held_errors are not the squared errors of fit and predict")
+
+
+def _settings(make: Make) -> list[Any]:
+    """Fresh heads, one for every setting that selection would try."""
+    return [make(**setting) for setting in type(make()).candidates()]
 
 
 def _dense(W: Any) -> np.ndarray:
