@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -136,3 +136,35 @@ def progress_bar(label: str) -> Iterator[tuple[Progress, Watch]]:
                 say("; ".join(lines))
 
         yield update, watch
+
+
+@contextmanager
+def byte_bar() -> Iterator[Callable[[str, int, int | None], None]]:
+    """Bytes of files as they arrive: a bar on a terminal, a line a minute in a log."""
+    from rich import progress
+    from rich.console import Console
+
+    columns = (
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.DownloadColumn(),
+        progress.TransferSpeedColumn(),
+        progress.TimeRemainingColumn(),
+    )
+    console = Console(stderr=True)
+    with progress.Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        tasks: dict[str, progress.TaskID] = {}
+        said: dict[str, float] = {}
+
+        def update(name: str, done: int, total: int | None) -> None:
+            if console.is_terminal:
+                if name not in tasks:
+                    tasks[name] = bar.add_task(name, total=total)
+                bar.update(tasks[name], completed=done, total=total)
+                return
+            now = time.monotonic()
+            if now - said.setdefault(name, now) >= LOG_SECONDS:  # a short transfer says nothing
+                said[name] = now
+                say(f"{name}: {done / 1e6:,.0f}" + (f" of {total / 1e6:,.0f} MB" if total else " MB"))
+
+        yield update

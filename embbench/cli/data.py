@@ -1,4 +1,4 @@
-"""``embbench data``: import a screen, describe it."""
+"""``embbench data``: list and fetch published screens, import your own, describe and label them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from embbench.cli._shared import RegistryOption, registry_paths, say, show
+from embbench.cli._shared import RegistryOption, byte_bar, registry_paths, say, show
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
@@ -30,7 +30,9 @@ def import_screen(
     controls: Annotated[
         str, typer.Option(help="halves (default) or shared (as papers do; marked in every table).")
     ] = "halves",
-    matching: Annotated[str, typer.Option(help="batch, equal-batch or pooled.")] = "batch",
+    matching: Annotated[
+        str, typer.Option(help="batch, equal-batch, pooled or batch-means (means over batches, unmatched).")
+    ] = "batch",
     entity_type: Annotated[str, typer.Option(help="auto, gene or compound.")] = "auto",
     dose_key: Annotated[str | None, typer.Option(help="obs column of the dose.")] = None,
     gene_key: Annotated[str | None, typer.Option(help="var column of gene names (default: the index).")] = None,
@@ -87,6 +89,43 @@ def import_screen(
     say(f"imported as {name!r}; next: embbench data describe {name}; embbench grid --dataset {name} --emb go")
 
 
+@app.command("list")
+def list_screens(registry: RegistryOption = None) -> None:
+    """Every known screen: cells, perturbations, contexts, licence, size, and whether it is on this machine."""
+    from embbench.cache.screens import imported
+    from embbench.grid.names import registry_of
+    from embbench.grid.obtain import catalogue
+
+    show("screens", catalogue(registry_of(registry_paths(registry))))
+    if own := imported():
+        show("imported", [{"name": n, "conditions": f["conditions"], "from": f["source"]} for n, f in own.items()])
+    say("embbench data describe NAME tells more; embbench data fetch NAME brings what is not fetched")
+
+
+@app.command("fetch")
+def fetch_command(
+    name: Annotated[str, typer.Argument(help="A published screen, e.g. norman19 (embbench data list).")],
+    only: Annotated[str | None, typer.Option(help="One part of a screen of several files, e.g. k562.")] = None,
+    mirror: Annotated[
+        str | None, typer.Option(envvar="EMBBENCH_MIRROR", help="Folder or address that holds the files offline.")
+    ] = None,
+    accept_licence: Annotated[
+        bool, typer.Option("--accept-licence", help="Accept a licence that restricts the data's use, once.")
+    ] = False,
+    registry: RegistryOption = None,
+) -> None:
+    """Fetch a published screen: resumed, verified, never half a file; then look whether it is as published."""
+    from embbench.grid.names import registry_of
+    from embbench.grid.obtain import fetch_screen
+
+    known = registry_of(registry_paths(registry))
+    with byte_bar() as progress:
+        found = fetch_screen(known, name, only=only, mirror=mirror, accept=accept_licence, say=say, progress=progress)
+    typer.echo("\n".join(found))
+    spec = name if only is None else f"{name}:only={only}"
+    say(f"ready; next: embbench data describe {spec}; embbench grid --dataset {spec} --emb go")
+
+
 @app.command("describe")
 def describe_screen(
     name: Annotated[str, typer.Argument(help="A registered or imported dataset.")],
@@ -96,10 +135,18 @@ def describe_screen(
     """Conditions, contexts, cells, effect sizes, and the coverage of every static embedding."""
     from embbench.grid.describe import coverage, describe
     from embbench.grid.names import registry_of
+    from embbench.grid.obtain import told_of
     from embbench.grid.screens import screen
     from embbench.grid.threads import one_thread
 
-    data = screen(name, genes, paths := registry_paths(registry))
+    paths = registry_paths(registry)
+    facts, ready = told_of(registry_of(paths), name)
+    if facts:
+        show(f"{name}, as its source tells", facts)
+    if not ready:
+        say(f"not on this machine yet: embbench data fetch {name}")
+        return
+    data = screen(name, genes, paths)
     found = describe(data)
     show(name, [{"fact": k, "value": v} for k, v in found["facts"].items()])
     show("contexts (norm of the effect)", found["contexts"])

@@ -14,7 +14,7 @@ from scipy import sparse
 from embbench.cache.cells import BOTH, CONTROL, UNUSED, CellsWriter, cells_writer
 from embbench.cache.screens import string_array, with_digest
 from embbench.core import PerturbationDataset, UserError
-from embbench.datasets._csc import Csc
+from embbench.datasets._assembled import with_scratch
 from embbench.datasets._effects import Effects, fill
 from embbench.datasets._h5ad import column, index_names, length
 from embbench.datasets._matrix import Matrix, open_matrix, packed_notice
@@ -86,7 +86,7 @@ def compute(
 
 
 def _start(file: h5py.File, options: ImportOptions, folder: Path, progress: Progress) -> _Job:
-    report = ImportReport()
+    report = ImportReport(list(getattr(file, "notes", ())))
     names = index_names(file, "var")
     if options.gene_key is not None:
         names = column(file, "var", options.gene_key, "--gene-key").text()
@@ -96,9 +96,7 @@ def _start(file: h5py.File, options: ImportOptions, folder: Path, progress: Prog
     genes = gene_names(file.filename, names, report)
     plan = make_plan(file, options, genes, report)
     depth = depths(file, options, plan.row != UNUSED) if scale == "counts" else None
-    if isinstance(matrix, Csc):
-        matrix.scratch = folder / "scratch"
-        matrix.scratch.mkdir()
+    with_scratch(matrix, folder)
     normalise = Normaliser(file.filename, matrix.label, scale, options.scale != "auto", depth, genes)
     return _Job(file, options, matrix, genes, index_names(file, "obs"), plan, normalise, report, progress)
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from embbench.cache.cells import BOTH, CONTROL, A, B
 from embbench.datasets._stream import Sums
-from embbench.numerics.moments import batch_weights
+from embbench.numerics.moments import batch_weights, mean_weights
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,8 @@ class _Controls:
 def fill(out: Effects, sums: Sums, targets: tuple[np.ndarray, ...], matching: str) -> None:
     """Write the rows and contexts of one block.
 
-    The effect is ``sum_b w_b (mean pert_b - mean control_b)`` with the weights of `batch_weights`, where the number of
-    controls is the mean size of the two halves, so that both halves get the same weights and ``effects`` and ``truth``
+    The effect is ``sum_b w_b (mean pert_b - mean control_b)`` with the weights of `batch_weights` (under
+    ``batch-means`` perturbed and control cells have `mean_weights` of their own), where the number of controls is the mean size of the two halves, so that both halves get the same weights and ``effects`` and ``truth``
     differ by control noise alone. Its sampling variance is ``sum_b w_b^2 (var pert_b / n_pert,b + var control_b /
     n_control,b)`` with unbiased variances within batches; a batch with one cell borrows the pooled variance.
 
@@ -115,21 +115,28 @@ def _row(
     out: Effects, sums: Sums, controls: _Controls, row: int, groups: np.ndarray, target: np.ndarray, matching: str
 ) -> None:
     groups = groups[sums.moments.count[groups] > 0]
-    _, own, theirs = np.intersect1d(sums.block.batch_of[groups], controls.batches, return_indices=True)
-    if not len(own):
+    if matching == "batch-means":
+        own, theirs = np.arange(len(groups)), np.arange(len(controls.batches))
+    else:
+        _, own, theirs = np.intersect1d(sums.block.batch_of[groups], controls.batches, return_indices=True)
+    if not (len(own) and len(theirs)):
         return
     groups = groups[own]
     cells = sums.moments.take(groups)
-    w = batch_weights(cells.count, controls.size[theirs], matching)
+    if matching == "batch-means":
+        w, v = mean_weights(cells.count), mean_weights(controls.size)
+    else:
+        w = v = batch_weights(cells.count, controls.size[theirs], matching)
     mean = w @ cells.mean()
-    out.effects[row] = mean - w @ controls.mean_a[theirs]
-    out.truth[row] = mean - w @ controls.mean_b[theirs]
-    spread = cells.variance() if (cells.count > 1).any() else controls.variance[theirs]
-    out.variance[row] = w**2 @ (spread / cells.count[:, None] + controls.error[theirs])
+    out.effects[row] = mean - v @ controls.mean_a[theirs]
+    out.truth[row] = mean - v @ controls.mean_b[theirs]
+    lent = controls.variance[theirs] if matching != "batch-means" else v @ controls.variance  # to single cells
+    spread = cells.variance() if (cells.count > 1).any() else lent
+    out.variance[row] = w**2 @ (spread / cells.count[:, None]) + v**2 @ controls.error[theirs]
     out.n_cells[row] = cells.count.sum()
     measured = np.searchsorted(sums.columns, target)
     if len(target):
         level = w @ (sums.linear.total[np.ix_(groups, measured)] / cells.count[:, None])
-        control = w @ controls.linear[np.ix_(theirs, measured)]
+        control = v @ controls.linear[np.ix_(theirs, measured)]
         if (control > 0).all():
             out.residual[row] = (level / control).max()

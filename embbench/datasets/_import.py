@@ -7,8 +7,8 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -94,14 +94,37 @@ def cached_screen(path: Path, options: ImportOptions, progress: Progress | None 
     UserError
         See `import_h5ad`.
     """
-    report = progress or (lambda stage, done, total: None)
     with open_anndata(path):
-        facts = {
-            "file": content_digest(path),
-            "options": options.facts(),
-            "code": code_of(__name__),
-            "revision": REVISION,
-        }
+        sha = content_digest(path)
+    return cached(Cells(path.name, {"file": sha}, lambda: open_anndata(path)), options, progress)
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Single cells that can be imported.
+
+    Parameters
+    ----------
+    source : what tables call them, e.g. the file's name.
+    facts : what their content depends on, JSON-able: ``file`` (sha256), and of published files how they were read.
+    open : gives the opened AnnData, as `embbench.datasets._open.open_anndata` does.
+    """
+
+    source: str
+    facts: dict[str, Any]
+    open: Callable[[], contextlib.AbstractContextManager[Any]]
+
+
+def cached(cells: Cells, options: ImportOptions, progress: Progress | None = None) -> PerturbationDataset:
+    """The screen of these cells with these options, computed unless the store has it.
+
+    Raises
+    ------
+    UserError
+        See `import_h5ad`.
+    """
+    report = progress or (lambda stage, done, total: None)
+    facts = {**cells.facts, "options": options.facts(), "code": code_of(__name__), "revision": REVISION}
     key = digest(facts)
     found = _stored(key)
     if found is not None:
@@ -110,15 +133,17 @@ def cached_screen(path: Path, options: ImportOptions, progress: Progress | None 
         found = _stored(key)  # another process may have imported it meanwhile
         if found is not None:
             return found
-        with open_anndata(path) as file:
-            source = {"source": path.name, "source_sha256": facts["file"], "import_key": key}
+        with cells.open() as file:
+            source = {"source": cells.source, "source_sha256": facts["file"], "import_key": key}
             data = compute(file, options, folder, source, report)
         sha = save_screen(folder / "screen.h5", data)
         (folder / f"import-{key}.json").write_text(json.dumps(facts, indent=1, sort_keys=True), encoding="utf-8")
         _publish(folder, screen_folder(sha))
     stored = _stored(key)
     if stored is None:
-        raise UserError(f"import of {path}: {screen_folder(sha)} was removed while it was written; import again")
+        raise UserError(
+            f"import of {cells.source}: {screen_folder(sha)} was removed while it was written; import again"
+        )
     return stored
 
 

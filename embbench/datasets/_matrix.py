@@ -76,13 +76,16 @@ def open_matrix(file: h5py.File, layer: str | None, shape: tuple[int, int], chun
         layers = sorted(file["layers"]) if isinstance(file.get("layers"), Mapping) else []
         hint = near(layer, layers) if layer else f"; layers: {', '.join(layers) or 'none'} (choose one with --layer)"
         raise UserError(f"{file.filename}: there is no {label}{hint}")
-    with reading(file.filename, label):
-        out = _matrix(file.filename, label, item, chunk_values)
-        values = item["data"] if isinstance(item, Mapping) else item
-        if values.dtype.kind not in "iuf":
-            raise UserError(
-                f"{file.filename}: {label} holds {values.dtype}, expected numbers (counts or log-normalised)"
-            )
+    if hasattr(item, "as_matrix"):  # of several files (`embbench.datasets._assembled`), each checked when it is opened
+        out = item.as_matrix(chunk_values)
+    else:
+        with reading(file.filename, label):
+            out = _matrix(file.filename, label, item, chunk_values)
+            values = item["data"] if isinstance(item, Mapping) else item
+            if values.dtype.kind not in "iuf":
+                raise UserError(
+                    f"{file.filename}: {label} holds {values.dtype}, expected numbers (counts or log-normalised)"
+                )
     if out.shape != shape or 0 in shape:
         raise UserError(
             f"{file.filename}: {label} has shape {out.shape}, expected {shape[0]} cells x {shape[1]} genes (obs, var), "

@@ -33,7 +33,7 @@ class ImportOptions:
     layer : layer instead of ``X``.
     scale : ``auto``, ``counts`` or ``lognorm`` (natural log1p of counts scaled to 1e4).
     controls : ``halves`` (training effects against half A, truth against half B) or ``shared`` (all for both).
-    matching : ``batch``, ``equal-batch`` or ``pooled``.
+    matching : ``batch``, ``equal-batch``, ``pooled`` or ``batch-means`` (means over batches, unmatched).
     entity_type : ``auto``, ``gene`` or ``compound``.
     min_cells : conditions with fewer usable cells are dropped.
     max_residual : largest expression of a condition's own measured target that is left, as a share of control (0.3:

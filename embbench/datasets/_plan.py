@@ -141,7 +141,8 @@ def _parse(
 
 def _drop_unmatched(draft: _Draft, options: ImportOptions, report: ImportReport) -> None:
     """Leave out perturbed cells of contexts, and of batches, that cannot give controls to both halves (or at all)."""
-    batch = np.zeros_like(draft.batch) if options.matching == "pooled" else draft.batch
+    unmatched = options.matching in ("pooled", "batch-means")  # then any control of the context will do
+    batch = np.zeros_like(draft.batch) if unmatched else draft.batch
     shape = (len(draft.contexts), len(draft.batches))
     need = 2 if options.controls == "halves" else 1
     control, perturbed = draft.control, draft.perturbed

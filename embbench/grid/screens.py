@@ -51,7 +51,7 @@ def substituted(digest: str, data: PerturbationDataset) -> Iterator[None]:
 @functools.lru_cache(maxsize=4)
 def _screen(name: str, genes: str, paths: tuple[str, ...]) -> PerturbationDataset:
     registry = registry_of(paths)
-    known = {e.name for e in registry.entries("datasets")}
+    known = set(registry.names("datasets"))
     if name in imported() and name not in known:
         data = load_imported(name)
     elif name.partition(":")[0] in known:

@@ -85,7 +85,7 @@ def identity(paths: tuple[str, ...]) -> dict[str, str]:
     """
     root = Path(__file__).resolve().parents[1]
     code = {str(p.relative_to(root)): digest(p.read_text(encoding="utf-8")) for p in sorted(root.rglob("*.py"))}
-    code["registry.yaml"] = digest((root / "registry.yaml").read_text(encoding="utf-8"))
+    code |= {path.name: digest(path.read_text(encoding="utf-8")) for path in default().paths}
     packaged = {(entry.kind, entry.name) for entry in default().entries()}
     for entry in registry_of(paths).entries() if paths else ():
         if (entry.kind, entry.name) not in packaged:

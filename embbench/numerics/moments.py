@@ -11,7 +11,7 @@ from scipy import sparse
 from embbench.numerics.jit import compiled, has_numba
 
 TARGET_SUM = 1e4
-MATCHING = ("batch", "equal-batch", "pooled")
+MATCHING = ("batch", "equal-batch", "pooled", "batch-means")
 _PIECE = 1 << 15  # values normalised at a time: their float64 copies stay in the processor's cache
 _WORTH = 1 << 24  # values added by numpy before numba is loaded: as dear as loading it, so never twice the best choice
 _BLOCK = 1 << 20  # values that numpy adds at a time
@@ -167,7 +167,8 @@ def batch_weights(perturbed: np.ndarray, control: np.ndarray, matching: str = "b
 
     ``batch``: proportional to ``n_p n_c / (n_p + n_c)``, the inverse variance of a difference of two means under one
     common variance (Cochran 1954, Biometrics 10:101, weights of section 5); ``equal-batch``: equal; ``pooled``: as
-    ``batch``, meant for cells whose batches were merged before.
+    ``batch``, meant for cells whose batches were merged before. ``batch-means``, where perturbed and control cells get
+    weights of their own, has no one weight per batch: see `mean_weights`.
 
     Parameters
     ----------
@@ -184,9 +185,29 @@ def batch_weights(perturbed: np.ndarray, control: np.ndarray, matching: str = "b
     >>> batch_weights(np.array([10, 10, 5]), np.array([10, 0, 5])).round(3).tolist()
     [0.667, 0.0, 0.333]
     """
-    if matching not in MATCHING:
-        raise ValueError(f"batch_weights: matching must be one of {', '.join(MATCHING)}, got {matching!r}")
+    known = [name for name in MATCHING if name != "batch-means"]
+    if matching not in known:
+        raise ValueError(f"batch_weights: matching must be one of {', '.join(known)}, got {matching!r}")
     both = (perturbed > 0) & (control > 0)
     p, c = perturbed.astype(np.float64), control.astype(np.float64)
     raw = both.astype(np.float64) if matching == "equal-batch" else np.where(both, p * c / np.maximum(p + c, 1), 0.0)
     return raw / raw.sum() if both.any() else raw
+
+
+def mean_weights(cells: np.ndarray) -> np.ndarray:
+    """Weights (b,) of an unweighted mean over the batches that have cells, summing to 1; zeros where none has.
+
+    Perturbed and control cells each get their own: effects are then differences of means over all batches of either,
+    unmatched (the pseudobulk of Cole et al. 2026, doi 10.64898/2026.02.18.706454).
+
+    Parameters
+    ----------
+    cells : numbers of cells, of shape (b,).
+
+    Examples
+    --------
+    >>> mean_weights(np.array([10, 0, 3])).tolist()
+    [0.5, 0.0, 0.5]
+    """
+    there = (np.asarray(cells) > 0).astype(np.float64)
+    return there / max(there.sum(), 1.0)

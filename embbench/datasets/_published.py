@@ -1,0 +1,261 @@
+"""What readers of published screens share: where their files lie, columns by their published names, and the import."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from embbench.cache.datafiles import DataFile, chosen, digests, folder_of, records, require
+from embbench.cache.keys import code_of
+from embbench.core import PerturbationDataset, UserError
+from embbench.datasets._assembled import Assembled, Part
+from embbench.datasets._h5ad import column, column_names, describe, length, near
+from embbench.datasets._import import Cells, cached, read_options
+from embbench.datasets._matrix import open_matrix
+from embbench.datasets._open import open_anndata
+from embbench.datasets._options import ImportOptions
+from embbench.datasets._recipes import Recipe, curate, recipe_of
+from embbench.datasets._scale import detect_scale
+
+COLUMNS = ("perturbation_key", "batch_key", "size_factor", "layer", "dose_key", "gene_key")
+LISTS = ("context_keys", "covariates")
+FACTS = ("default_split", "default_context_embedding")
+
+
+@dataclass(frozen=True)
+class Published:
+    """The files of a published screen on this machine.
+
+    Parameters
+    ----------
+    name : of the registry entry; also the folder's below ``$EMBBENCH_HOME/published``.
+    files : those of the part that is used.
+    folder : where they lie.
+    only : which of them, for entries whose files can be used apart ('' all).
+    """
+
+    name: str
+    files: tuple[DataFile, ...]
+    folder: Path
+    only: str = ""
+
+    @classmethod
+    def of(cls, name: str, files: Sequence[Mapping[str, Any]], root: str = "", only: str = "") -> Published:
+        """From the parameters of a registry entry; ValueError for a record that is none, `UserError` for a part."""
+        told = chosen(records(files), only or None)
+        return cls(name, told, Path(root) if root else folder_of(name), only)
+
+    def require(self) -> None:
+        """`UserError` that says how to fetch them, when files are not there."""
+        require(self.name, self.folder, self.files)
+
+    @property
+    def stored(self) -> tuple[str, ...]:
+        """Names of the files as they lie in the folder."""
+        return tuple(name for file in self.files for name in file.stored)
+
+    def path(self, stored: str) -> Path:
+        """Where a file lies."""
+        return self.folder / stored
+
+    def digests(self) -> dict[str, str]:
+        """Stored name -> sha256."""
+        return digests(self.folder, self.files)
+
+
+Opened = Mapping[str, Any]  # stored name -> open AnnData
+Assemble = Callable[[Opened], Assembled]
+
+
+@dataclass(frozen=True)
+class Screen:
+    """How the files of a published screen become effects.
+
+    Parameters
+    ----------
+    published : its files.
+    reader : module of the reader, for the key.
+    assemble : open files -> the cells with columns named as the import options say.
+    options : of the import (`ImportOptions`). A list for a column means the first one that there is; ``None`` in it,
+        that there may be none.
+    expects : ``counts`` or ``lognorm``, as published; anything else in the file is refused.
+    recipe : how benchmarks curated it.
+    facts : for ``meta``: licence, reference, default split.
+    """
+
+    published: Published
+    reader: str
+    assemble: Assemble
+    options: Mapping[str, Any]
+    expects: str = "counts"
+    recipe: Recipe = field(default_factory=Recipe)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def check(self) -> list[str]:
+        """Whether the files are as published, read from their tables and a sample of the values.
+
+        Returns
+        -------
+        Lines that say what was found.
+
+        Raises
+        ------
+        UserError
+            A column is absent, no label is a control, or the values are of another kind.
+        """
+        with self.open() as file:
+            options = self._options(file)
+            cells, genes = length(file, "obs"), length(file, "var")
+            self._check_scale(file, options)
+            labels = column(file, "obs", options.perturbation_key, "--perturbation-key")
+            number = int(np.isin(labels.codes, [labels.levels.index(name) for name in options.control]).sum())
+            lines = [
+                f"{cells:,} cells x {genes:,} genes, {self.expects}",
+                f"{labels.name}: {len(labels.levels)} labels, control {', '.join(options.control)} in {number:,} cells",
+            ]
+            for key in options.context_keys:
+                levels = column(file, "obs", key, "--context-key").levels
+                lines.append(f"context {key}: {len(levels)} ({describe(levels)})")
+            used = {name: getattr(options, name) for name in COLUMNS[1:] if getattr(options, name)}
+            return lines + [f"{name}: {value}" for name, value in used.items()]
+
+    def load(self, progress: Any = None) -> PerturbationDataset:
+        """The screen, from the store when these files were imported in this way before.
+
+        Raises
+        ------
+        UserError
+            Files are not fetched, or not as published; see `embbench.datasets._import.import_h5ad`.
+        """
+        with self.open() as file:
+            options = self._options(file)
+            self._check_scale(file, options)
+        sums = self.published.digests()
+        told = {"file": next(iter(sums.values())) if len(sums) == 1 else sums, "reader": code_of(self.reader)}
+        source = ", ".join(self.published.stored)
+        told |= {"published": self.published.name, "only": self.published.only, "read": dict(self.options)}
+        data = cached(Cells(source, told, self.open), options, progress)
+        data = curate(data, self.recipe)
+        return replace(data, name=self.published.name, meta={**data.meta, **self.facts})
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator[Assembled]:
+        """The cells; `UserError` when files are not there or cannot be read."""
+        self.published.require()
+        with contextlib.ExitStack() as stack:
+            names = [name for name in self.published.stored if name.endswith((".h5ad", ".zarr"))]
+            opened = {name: stack.enter_context(open_anndata(self.published.path(name))) for name in names}
+            yield self.assemble(opened)
+
+    def _check_scale(self, file: Assembled, options: ImportOptions) -> None:
+        matrix = open_matrix(file, options.layer, (length(file, "obs"), length(file, "var")))
+        try:
+            found = detect_scale(matrix, "auto", file.filename)
+        except UserError as error:
+            raise UserError(f"{self.published.name}: expected {self.expects} as published. {error}") from error
+        if found != self.expects:
+            raise UserError(
+                f"{self.published.name}: expected {self.expects} as published, found {found} in {matrix.label}; the "
+                "file is another one (a processed copy?): fetch the published one, or use embbench data import"
+            )
+
+    def _options(self, file: Assembled) -> ImportOptions:
+        """Import options with the columns that there are."""
+        known, out = column_names(file, "obs"), dict(self.options)
+        for name in COLUMNS[:5]:
+            if isinstance(out.get(name), list | tuple) and name != "layer":
+                out[name] = first_column(self.published.name, name, out[name], known)
+        for name in LISTS:
+            each = out.get(name) or ()
+            found = [first_column(self.published.name, name, key, known) for key in words(each)]
+            out[name] = [key for key in found if key]
+        out = {name: value for name, value in out.items() if name not in ("gene_key", "layer")}  # seen to by `part_of`
+        key = out.pop("perturbation_key")
+        return read_options(key, self._controls(file, key, words(out.pop("control", ()))), out)
+
+    def _controls(self, file: Assembled, key: str, known: Sequence[str]) -> list[str]:
+        """Those of the published control labels that the file has."""
+        levels = column(file, "obs", key, "--perturbation-key").levels
+        found = [name for name in known if name in levels]
+        if not found:
+            raise UserError(
+                f"{self.published.name}: expected the control {' or '.join(map(repr, known))} among the labels, found "
+                f"{len(levels)} labels ({describe(levels)}); the file is not the published one, or has changed: "
+                "embbench data import reads it with columns of your choice"
+            )
+        return found
+
+
+def words(value: str | Sequence[str]) -> list[str]:
+    """One name, or several, as a list.
+
+    Examples
+    --------
+    >>> words("cell_line"), words(("a", "b"))
+    (['cell_line'], ['a', 'b'])
+    """
+    return [value] if isinstance(value, str) else list(value)
+
+
+def first_column(name: str, option: str, wanted: Sequence[str | None] | str | None, known: Sequence[str]) -> str | None:
+    """The first of several column names that there is; None where that is allowed.
+
+    Raises
+    ------
+    UserError
+        There is none of them, and None is not among them.
+
+    Examples
+    --------
+    >>> first_column("norman19", "batch_key", ["gem_group", "gemgroup", None], ["gemgroup"])
+    'gemgroup'
+    """
+    if wanted is None or isinstance(wanted, str):
+        wanted = [wanted]
+    for each in wanted:
+        if each is None or each in known:
+            return each
+    listed = " or ".join(str(each) for each in wanted)
+    raise UserError(
+        f"{name}: expected the column {listed} for {option}, as published{near(str(wanted[0]), known)}; the file is "
+        "another one, or has changed: embbench data import reads it with columns of your choice"
+    )
+
+
+def split_options(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Parameters of a reader, parted into import options and facts for ``meta``."""
+    facts = {name: options[name] for name in FACTS if options.get(name)}
+    return {name: value for name, value in options.items() if name not in FACTS}, facts
+
+
+def part_of(name: str, file: Any, options: Mapping[str, Any], tag: str = "", **obs: np.ndarray) -> Part:
+    """An open file as a part, with gene names and values from where the options say, and further columns of obs."""
+    key, layer = options.get("gene_key"), options.get("layer")
+    known = column_names(file, "var")
+    return Part(file, obs, first_column(name, "gene_key", key, known) if key else None, layer, tag)
+
+
+def relabel(values: np.ndarray, change: Callable[[str], str]) -> np.ndarray:
+    """Labels, shape (m,), objects of str, each level changed once.
+
+    Examples
+    --------
+    >>> relabel(np.array(["OST4_pDS353", ""], dtype=object), lambda label: label.partition("_p")[0]).tolist()
+    ['OST4', '']
+    """
+    levels, codes = np.unique(values.astype(str), return_inverse=True)
+    return np.array([change(level) if level else "" for level in levels.tolist()], dtype=object)[codes.ravel()]
+
+
+def screen_of(
+    published: Published, reader: str, assemble: Assemble, options: Mapping[str, Any], expects: str, recipe: str
+) -> Screen:
+    """A `Screen` from the parameters of a reader; the import options that its recipe sets win over the others."""
+    given, facts = split_options(options)
+    told = recipe_of(recipe, given.pop("recipes", {}), published.name)
+    return Screen(published, reader, assemble, {**given, **told.options}, expects, told, facts)
