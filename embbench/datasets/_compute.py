@@ -16,7 +16,7 @@ from embbench.cache.screens import string_array, with_digest
 from embbench.core import PerturbationDataset, UserError
 from embbench.datasets._assembled import with_scratch
 from embbench.datasets._effects import Effects, fill
-from embbench.datasets._h5ad import column, index_names, length
+from embbench.datasets._h5ad import column, column_names, index_names, length
 from embbench.datasets._matrix import Matrix, open_matrix, packed_notice
 from embbench.datasets._obs import ImportReport, covariate, depths, gene_names
 from embbench.datasets._options import ImportOptions
@@ -92,7 +92,7 @@ def _start(file: h5py.File, options: ImportOptions, folder: Path, progress: Prog
         names = column(file, "var", options.gene_key, "--gene-key").text()
     matrix = open_matrix(file, options.layer, (length(file, "obs"), len(names)))
     report.lines.extend(packed_notice(matrix))
-    scale = detect_scale(matrix, options.scale, file.filename)
+    scale = detect_scale(matrix, options.scale, file.filename, column_names(file, "obs"))
     genes = gene_names(file.filename, names, report)
     plan = make_plan(file, options, genes, report)
     depth = depths(file, options, plan.row != UNUSED) if scale == "counts" else None

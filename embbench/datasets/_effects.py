@@ -66,10 +66,11 @@ class _Controls:
 def fill(out: Effects, sums: Sums, targets: tuple[np.ndarray, ...], matching: str) -> None:
     """Write the rows and contexts of one block.
 
-    The effect is ``sum_b w_b (mean pert_b - mean control_b)`` with the weights of `batch_weights` (under
-    ``batch-means`` perturbed and control cells have `mean_weights` of their own), where the number of controls is the mean size of the two halves, so that both halves get the same weights and ``effects`` and ``truth``
+    The effect is ``sum_b w_b (mean pert_b - mean control_b)`` with the weights of `batch_weights`, where the number of
+    controls is the mean size of the two halves, so that both halves get the same weights and ``effects`` and ``truth``
     differ by control noise alone. Its sampling variance is ``sum_b w_b^2 (var pert_b / n_pert,b + var control_b /
-    n_control,b)`` with unbiased variances within batches; a batch with one cell borrows the pooled variance.
+    n_control,b)`` with unbiased variances within batches; a batch with one cell borrows the pooled variance. Under
+    ``batch-means`` perturbed and control cells have weights of their own, those of `mean_weights`.
 
     Parameters
     ----------

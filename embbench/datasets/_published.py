@@ -22,7 +22,8 @@ from embbench.datasets._options import ImportOptions
 from embbench.datasets._recipes import Recipe, curate, recipe_of
 from embbench.datasets._scale import detect_scale
 
-COLUMNS = ("perturbation_key", "batch_key", "size_factor", "layer", "dose_key", "gene_key")
+OF_CELLS = ("perturbation_key", "batch_key", "size_factor", "dose_key")
+COLUMNS = (*OF_CELLS, "layer", "gene_key")
 LISTS = ("context_keys", "covariates")
 FACTS = ("default_split", "default_context_embedding")
 
@@ -70,6 +71,7 @@ class Published:
 
 Opened = Mapping[str, Any]  # stored name -> open AnnData
 Assemble = Callable[[Opened], Assembled]
+Opener = Callable[[contextlib.ExitStack], Opened]
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,8 @@ class Screen:
     expects : ``counts`` or ``lognorm``, as published; anything else in the file is refused.
     recipe : how benchmarks curated it.
     facts : for ``meta``: licence, reference, default split.
+    own : the reader's further parameters that its cells depend on, JSON-able, for the key.
+    opener : opens the files where they are no AnnData as published; None: every `.h5ad` and zarr store among them.
     """
 
     published: Published
@@ -95,6 +99,8 @@ class Screen:
     expects: str = "counts"
     recipe: Recipe = field(default_factory=Recipe)
     facts: Mapping[str, Any] = field(default_factory=dict)
+    own: Mapping[str, Any] = field(default_factory=dict)
+    opener: Opener | None = None
 
     def check(self) -> list[str]:
         """Whether the files are as published, read from their tables and a sample of the values.
@@ -139,6 +145,8 @@ class Screen:
         told = {"file": next(iter(sums.values())) if len(sums) == 1 else sums, "reader": code_of(self.reader)}
         source = ", ".join(self.published.stored)
         told |= {"published": self.published.name, "only": self.published.only, "read": dict(self.options)}
+        told |= {"own": dict(self.own)} if self.own else {}
+        told |= {"drop": [dict(rule) for rule in self.recipe.drop]} if self.recipe.drop else {}
         data = cached(Cells(source, told, self.open), options, progress)
         data = curate(data, self.recipe)
         return replace(data, name=self.published.name, meta={**data.meta, **self.facts})
@@ -148,14 +156,16 @@ class Screen:
         """The cells; `UserError` when files are not there or cannot be read."""
         self.published.require()
         with contextlib.ExitStack() as stack:
-            names = [name for name in self.published.stored if name.endswith((".h5ad", ".zarr"))]
-            opened = {name: stack.enter_context(open_anndata(self.published.path(name))) for name in names}
-            yield self.assemble(opened)
+            yield self.assemble(self._opened(stack) if self.opener is None else self.opener(stack))
+
+    def _opened(self, stack: contextlib.ExitStack) -> Opened:
+        names = [name for name in self.published.stored if name.endswith((".h5ad", ".zarr"))]
+        return {name: stack.enter_context(open_anndata(self.published.path(name))) for name in names}
 
     def _check_scale(self, file: Assembled, options: ImportOptions) -> None:
         matrix = open_matrix(file, options.layer, (length(file, "obs"), length(file, "var")))
         try:
-            found = detect_scale(matrix, "auto", file.filename)
+            found = detect_scale(matrix, "auto", file.filename, column_names(file, "obs"))
         except UserError as error:
             raise UserError(f"{self.published.name}: expected {self.expects} as published. {error}") from error
         if found != self.expects:
@@ -167,9 +177,8 @@ class Screen:
     def _options(self, file: Assembled) -> ImportOptions:
         """Import options with the columns that there are."""
         known, out = column_names(file, "obs"), dict(self.options)
-        for name in COLUMNS[:5]:
-            if isinstance(out.get(name), list | tuple) and name != "layer":
-                out[name] = first_column(self.published.name, name, out[name], known)
+        for name in OF_CELLS:
+            out[name] = first_column(self.published.name, name, out.get(name), known)
         for name in LISTS:
             each = out.get(name) or ()
             found = [first_column(self.published.name, name, key, known) for key in words(each)]
@@ -253,9 +262,16 @@ def relabel(values: np.ndarray, change: Callable[[str], str]) -> np.ndarray:
 
 
 def screen_of(
-    published: Published, reader: str, assemble: Assemble, options: Mapping[str, Any], expects: str, recipe: str
+    published: Published,
+    reader: str,
+    assemble: Assemble,
+    options: Mapping[str, Any],
+    expects: str,
+    recipe: str,
+    own: Mapping[str, Any] | None = None,
+    opener: Opener | None = None,
 ) -> Screen:
     """A `Screen` from the parameters of a reader; the import options that its recipe sets win over the others."""
     given, facts = split_options(options)
     told = recipe_of(recipe, given.pop("recipes", {}), published.name)
-    return Screen(published, reader, assemble, {**given, **told.options}, expects, told, facts)
+    return Screen(published, reader, assemble, {**given, **told.options}, expects, told, facts, own or {}, opener)

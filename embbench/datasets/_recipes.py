@@ -6,7 +6,7 @@ perturbed genes, never from responses: where a benchmark chose them with its tes
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -30,6 +30,8 @@ class Recipe:
     keep_targets : keep measured genes that are perturbed, whatever ``genes`` says.
     sets : ``all``, ``singles`` (conditions of one perturbation) or ``measured`` (all perturbed genes measured).
     doses : ``all``, or ``max``: conditions at the highest dose of the screen.
+    drop : cells or conditions that are left out before anything is computed, each a mapping of columns to a value or
+        values: ``{drug: A}`` or ``{drug: A, cell_type: [T, B]}`` (all must match). Readers apply them (`left_out`).
     note : what of the published curation is not done, and why.
     """
 
@@ -39,6 +41,7 @@ class Recipe:
     keep_targets: bool = False
     sets: str = "all"
     doses: str = "all"
+    drop: Sequence[Mapping[str, Any]] = ()
     note: str = ""
 
     def __post_init__(self) -> None:
@@ -70,6 +73,31 @@ def recipe_of(name: str, known: Mapping[str, Mapping[str, Any]], screen: str) ->
     if odd := sorted(set(known[name]) - {f.name for f in fields(Recipe)}):
         raise ValueError(f"{screen}: recipe {name!r} has no field {odd[0]!r}")
     return Recipe(name, **known[name])
+
+
+def left_out(recipe: Recipe, read: Callable[[str], np.ndarray], size: int, notes: list[str]) -> np.ndarray:
+    """Which of ``size`` cells or conditions a recipe drops, bool of shape (size,); ``notes`` gets a line per rule.
+
+    Parameters
+    ----------
+    read : column name -> its values, shape (size,), objects of str.
+
+    Examples
+    --------
+    >>> drugs, notes = np.array(["A", "B", "A"], dtype=object), []
+    >>> left_out(Recipe("r", drop=[{"drug": "A"}, {"drug": "C"}]), lambda name: drugs, 3, notes).tolist(), notes
+    ([True, False, True], ['recipe r: drug A left out: 2', 'recipe r: drug C left out: 0'])
+    """
+    out = np.zeros(size, dtype=bool)
+    for rule in recipe.drop:
+        hit, said = np.ones(size, dtype=bool), []
+        for name, value in rule.items():
+            wanted = [value] if isinstance(value, str) else [str(v) for v in value]
+            hit &= np.isin(read(name).astype(str), wanted)
+            said.append(f"{name} {' or '.join(wanted)}")
+        notes.append(f"recipe {recipe.name}: {', '.join(said)} left out: {int(hit.sum()):,}")
+        out |= hit
+    return out
 
 
 def curate(data: PerturbationDataset, recipe: Recipe) -> PerturbationDataset:

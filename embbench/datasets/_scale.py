@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,9 +17,19 @@ LOG_LIMIT = 15.0  # log1p of more than three million counts in one gene of one c
 MOST_WHOLE = 0.1  # logarithms of scaled counts are hardly ever whole
 _CHOOSE = "choose another matrix with --layer, or state --scale counts or --scale lognorm if you know better"
 
+_ZSCORED = (
+    "with a column gem_group this is how Replogle et al. 2022 normalised their single cells (z-scores per gem_group "
+    "against controls, no counts are left): embbench data fetch replogle22_k562_essential_raw (or _rpe1_raw, "
+    "_k562_gwps_raw) brings the counts"
+)
 
-def detect_scale(matrix: Matrix, scale: str, path: str) -> str:
+
+def detect_scale(matrix: Matrix, scale: str, path: str, columns: Iterable[str] = ()) -> str:
     """``counts`` or ``lognorm``, told by the user or from a sample of the stored values.
+
+    Parameters
+    ----------
+    columns : of ``obs``; those of published files of z-scores are recognised.
 
     Raises
     ------
@@ -31,9 +42,10 @@ def detect_scale(matrix: Matrix, scale: str, path: str) -> str:
     if not values.size or not values.any():
         raise UserError(f"{where} holds no expression (all values are 0); {_CHOOSE}")
     if values.min() < 0:
+        advice = _ZSCORED if "gem_group" in columns else "choose a matrix that has them with --layer"
         raise UserError(
             f"{where} holds negative values (down to {values.min():.3g}), as z-scored data do; expected counts "
-            "or log-normalised values: choose a matrix that has them with --layer"
+            f"or log-normalised values: {advice}"
         )
     if scale != "auto":
         return scale

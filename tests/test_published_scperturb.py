@@ -1,0 +1,136 @@
+"""What is special about single files of counts: plasmid tags, renamed drugs, genes without id, recipes, refusals."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from _published import GENES, cells, h5ad, placed
+from tiny.scperturb import MINIS, SINGLES, released, turns
+
+from embbench.core import PerturbationDataset, UserError
+from embbench.registry import default
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bench"))
+
+
+def made(name: str, folder: Path, files: dict[str, bytes] | None = None, **more: object) -> object:
+    """The reader of an entry on its miniature, or on other files."""
+    params = placed(folder, {name: MINIS[name] if files is None else lambda: files})[f"datasets/{name}"]
+    return default().get("datasets", name).make(**params, **more)
+
+
+def load(name: str, folder: Path, files: dict[str, bytes] | None = None, **more: object) -> PerturbationDataset:
+    return made(name, folder, files, **more).load()
+
+
+def told(data: PerturbationDataset) -> str:
+    return "\n".join(data.meta["import_report"])
+
+
+def test_plasmid_tags_are_cut_and_control_guides_are_controls(tmp_path: Path) -> None:
+    data = load("adamson16_pilot", tmp_path)
+    assert set(data.entity_names) == set(GENES[:6])
+    assert "BRCA1_pDS354 -> BRCA1" in told(data)
+    assert data.meta["import_counts"]["control_labels"] == 2
+
+
+def test_drugs_are_renamed_and_genes_without_an_id_dropped(tmp_path: Path) -> None:
+    data = load("sciplex3_scperturb", tmp_path)
+    assert {"JQ1", "ENMD-2076"} <= set(data.entity_names)
+    assert data.contexts == ("A549", "K562")
+    assert sorted(set(data.dose)) == [1000.0, 10000.0]
+    assert len(data.genes) == len(GENES)
+    assert "genes that are not ENSG..., dropped: 1" in told(data)
+    assert "repeats" in told(data)
+
+
+def test_frangieh_has_three_contexts_with_controls_of_their_own(tmp_path: Path) -> None:
+    data = load("frangieh21_scperturb", tmp_path)
+    assert data.contexts == ("Co-culture", "Control", "IFNγ")
+    assert not np.allclose(data.baseline[0], data.baseline[1])
+
+
+def test_effects_are_those_of_the_counts(tmp_path: Path) -> None:
+    """Against numpy: matching by batch with the weights n_p n_c / (n_p + n_c), all controls shared."""
+    data = load("replogle22_rpe1_scperturb", tmp_path, controls="shared")
+    counts, labels = cells(SINGLES)
+    batch, labels = np.arange(len(labels)) % 3 // 2, np.array(labels)
+    values = np.log1p(counts / counts.sum(axis=1, keepdims=True) * 1e4)
+    row = data.conditions.index("TP53")
+    parts, weights = [], []
+    for b in (0, 1):
+        own, control = ((labels == name) & (batch == b) for name in ("TP53", "control"))
+        parts.append(values[own].mean(axis=0) - values[control].mean(axis=0))
+        weights.append(own.sum() * control.sum() / (own.sum() + control.sum()))
+    np.testing.assert_allclose(data.effects[row], np.average(parts, axis=0, weights=weights), atol=2e-6)
+
+
+def test_recipes_keep_and_say(tmp_path: Path) -> None:
+    whole = load("norman19_scperturb", tmp_path / "a")
+    singles = load("norman19_scperturb", tmp_path / "b", recipe="cole2026")
+    assert len(whole) - len(singles) == 2
+    assert all(len(row) == 1 for row in singles.entities)
+    assert "sets=singles dropped 2 conditions (CDKN1A+EP300, MDM2+TP53)" in told(singles)
+    assert singles.meta["controls"] == "shared"
+    assert singles.meta.get("digest") is None, "another screen than the imported one"
+    highest = load(
+        "sciplex3_scperturb", tmp_path / "c", recipe="perturbench", recipes={"perturbench": {"doses": "max"}}
+    )
+    assert set(highest.dose) == {10000.0}
+    with pytest.raises(UserError, match=r"recipe must be one of embbench, perturbench, cole2026, found 'other'"):
+        load("norman19_scperturb", tmp_path / "d", recipe="other")
+
+
+def zscored() -> dict[str, bytes]:
+    counts, labels = cells(SINGLES)
+    obs = {"perturbation": labels, "cell_line": ["K562"] * len(labels), "gemgroup": [1] * len(labels)}
+    name = "NormanWeissman2019_filtered.h5ad"
+    return {name: h5ad(counts - counts.mean(axis=0), obs, {"ensemble_id": GENES}, GENES)}
+
+
+def logs() -> dict[str, bytes]:
+    counts, labels = cells(SINGLES)
+    obs = {"perturbation": labels, "cell_line": ["K562"] * len(labels), "gemgroup": [1] * len(labels)}
+    name = "NormanWeissman2019_filtered.h5ad"
+    return {name: h5ad(np.log1p(counts / counts.sum(axis=1, keepdims=True) * 9e3), obs, {"ensemble_id": GENES}, GENES)}
+
+
+def without_controls() -> dict[str, bytes]:
+    labels = {"perturbation": lambda n, names: names, "cell_line": turns("K562"), "gemgroup": turns(1)}
+    return dict(released("norman19_scperturb", GENES[:4], var={"ensemble_id": GENES}, **labels))
+
+
+def without_batches() -> dict[str, bytes]:
+    labels = {"perturbation": lambda n, names: names, "cell_line": turns("K562")}
+    return dict(released("norman19_scperturb", SINGLES, var={"ensemble_id": GENES}, **labels))
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (zscored, r"expected counts as published.*negative values"),
+        (logs, r"expected counts as published, found lognorm"),
+        (without_controls, r"expected the control 'control' among the labels, found 4 labels"),
+        (without_batches, r"expected the column gemgroup for batch_key, as published"),
+    ],
+)
+def test_other_files_are_refused(files: object, message: str, tmp_path: Path) -> None:
+    reader = made("norman19_scperturb", tmp_path, files())
+    for act in (reader.check, reader.load):
+        with pytest.raises(UserError, match=message):
+            act()
+
+
+def test_what_is_not_fetched_says_how(fresh_home: Path) -> None:
+    with pytest.raises(UserError, match=r"norman19_scperturb.*not fetched.*embbench data fetch norman19_scperturb"):
+        default().get("datasets", "norman19").make().load()
+
+
+def test_the_page_is_that_of_the_registry() -> None:
+    import datasets_page
+
+    text = (Path(__file__).resolve().parents[1] / "docs" / "datasets.md").read_text(encoding="utf-8")
+    assert text == datasets_page.page(default()), "run python bench/datasets_page.py"
