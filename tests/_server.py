@@ -21,6 +21,8 @@ class Site:
     errors: dict[str, tuple[int, str]] = field(default_factory=dict)  # path -> status, X-Error-Code
     kinds: dict[str, str] = field(default_factory=dict)  # path -> content type
     cuts: dict[str, list[int]] = field(default_factory=dict)  # path -> bytes after which answers break off, in turn
+    busy: dict[str, list[int]] = field(default_factory=dict)  # path -> statuses of the first answers, in turn
+    drips: dict[str, int] = field(default_factory=dict)  # path -> number of answers that come a few bytes at a time
     pause: float = 0.0  # seconds before an answer
     tagless: bool = False
     ranges: bool = True
@@ -68,7 +70,9 @@ class _Handler(BaseHTTPRequestHandler):
         time.sleep(site.pause)
         data, commit, code = site.find(path)
         status, code = site.errors.get(path, (200 if data is not None else 404, code))
-        if status >= 400 or data is None:
+        if site.busy.get(path):
+            status = site.busy[path].pop(0)
+        if status >= 400 or status == 202 or data is None:
             self.send_response(status)
             if code:
                 self.send_header("X-Error-Code", code)
@@ -104,7 +108,20 @@ class _Handler(BaseHTTPRequestHandler):
         if cut:
             rest = rest[: cut.pop(0)]
             self.close_connection = True
-        self.wfile.write(rest)
+        if site.drips.get(path):
+            site.drips[path] -= 1
+            self._drip(rest)
+        else:
+            self.wfile.write(rest)
+
+    def _drip(self, rest: bytes) -> None:
+        self.close_connection = True
+        try:
+            for start in range(0, len(rest), 10):
+                self.wfile.write(rest[start : start + 10])
+                time.sleep(0.02)
+        except OSError:  # nobody waits for the rest
+            return
 
 
 @contextmanager

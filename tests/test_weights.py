@@ -217,7 +217,7 @@ def status(code: int) -> Callable[[Site], None]:
 REFUSALS: dict[str, tuple[Callable[[Site], None], str]] = {
     "moved": (status(404), "no such file: it was moved or withdrawn.*HTTP 404.*--mirror"),
     "login": (status(403), "wants a login.*HTTP 403"),
-    "busy": (status(503), "try again later.*HTTP 503"),
+    "busy": (status(503), "cannot answer now .HTTP 503., 3 times; try again later"),
     "teapot": (status(418), "refused .HTTP 418"),
     "portal": (page, "expected the file model.pt, found a web page"),
 }

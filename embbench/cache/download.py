@@ -12,6 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,21 +22,71 @@ from embbench.core import UserError
 TIMEOUT = 30.0  # seconds without a byte
 TRIES = 3  # a transfer that breaks off is resumed at once, this often in all
 PAUSE = 1.0  # seconds before it is
+LONGEST = 60.0  # seconds that a server may ask to wait for (Retry-After)
+SLOWEST, WINDOW = 1000.0, 60.0  # bytes per second over so many seconds, below which a transfer counts as broken off
 BLOCK = 1 << 20
 HELP = "or get the file another way and name it with --checkpoint, or a copy of it with --mirror"
 MEANING = {
     **dict.fromkeys((404, 410), "no such file: it was moved or withdrawn; look for its new address"),
     **dict.fromkeys((401, 403, 407), "the server wants a login; fetch it in a browser"),
-    **dict.fromkeys((429, 500, 502, 503, 504), "the server cannot answer now; try again later"),
 }
+BUSY = (429, 500, 502, 503, 504)
+PAGES = (".html", ".htm", ".xml", ".svg")
+Progress = Callable[[str, int, int | None], None]
 
 
-class _BrokenOffError(UserError):
-    """The transfer ended before the file did."""
+class UnfinishedError(UserError):
+    """The network or the server failed, not the file: what arrived is kept, and the next call continues."""
+
+
+class NoFileError(UserError):
+    """The server knows of no such file (404, 410)."""
+
+
+class _AgainError(UserError):
+    """The transfer failed in a way that another try may mend: what happened, what to do at last, seconds to wait."""
+
+    def __init__(self, what: str, step: str = "run the command again to continue", wait: float = 0.0) -> None:
+        super().__init__(what)
+        self.step, self.wait = step, wait
+
+
+@dataclass(frozen=True)
+class _Order:
+    """What is asked for."""
+
+    url: str
+    folder: Path
+    name: str
+    say: Callable[[str], None]
+    secret: Mapping[str, str]
+    progress: Progress
+    size: int
+    help: str
+
+    @property
+    def shown(self) -> str:
+        return shown(self.url)
+
+    @property
+    def hint(self) -> str:
+        return f", {self.help}" if self.help else ""
+
+
+def _unseen(name: str, done: int, total: int | None) -> None:
+    """Draw nothing."""
 
 
 def download(
-    url: str, folder: Path, name: str, say: Callable[[str], None], secret: Mapping[str, str] | None = None
+    url: str,
+    folder: Path,
+    name: str,
+    say: Callable[[str], None],
+    secret: Mapping[str, str] | None = None,
+    *,
+    progress: Progress = _unseen,
+    size: int = 0,
+    help: str = HELP,
 ) -> Path:
     """Transfer an address into ``folder/.<name>.<digest>.part`` and return that path once it is whole.
 
@@ -44,61 +95,99 @@ def download(
     the next call where the server gives a validator, and removed otherwise. ``secret`` headers go to this host only,
     not where it redirects to.
 
+    Parameters
+    ----------
+    progress : is told the name, the bytes that are there and those that the file has (None: not known), per block.
+    size : bytes that the file must have; 0 for any.
+    help : what a person can do instead, for messages.
+
     Raises
     ------
+    UnfinishedError
+        The server cannot be reached; it cannot answer, breaks off or is slower than `SLOWEST`, `TRIES` times.
+    NoFileError
+        There is no such file.
     UserError
-        The server cannot be reached, answers with an error or a web page, or breaks off `TRIES` times; no free space.
+        The server refuses, answers with a web page or announces another size; no free space.
     """
-    attempt = 0
+    order, attempt = _Order(url, folder, name, say, secret or {}, progress, size, help), 0
     while True:
         attempt += 1
         try:
-            return _transfer(url, folder, name, say, secret or {})
-        except _BrokenOffError as error:
+            return _transfer(order)
+        except _AgainError as error:
             if attempt >= TRIES:
-                raise UserError(
-                    f"{_shown(url)}: {error}, {TRIES} times; run the command again to continue, {HELP}"
-                ) from error
+                raise UnfinishedError(f"{order.shown}: {error}, {TRIES} times; {error.step}{order.hint}") from error
             say(f"{name}: {error}; trying again")
-            time.sleep(PAUSE * attempt)
+            time.sleep(max(PAUSE * attempt, error.wait))
 
 
-def _transfer(url: str, folder: Path, name: str, say: Callable[[str], None], secret: Mapping[str, str]) -> Path:
-    with _open(url, {}, secret) as answer:
-        if answer.headers.get_content_type() == "text/html" and not name.endswith((".html", ".htm")):
-            found = "found a web page (of a network login or a licence?); open the address in a browser"
-            raise UserError(f"{_shown(url)}: expected the file {name}, {found}, {HELP}")
+def _transfer(order: _Order) -> Path:
+    folder, name = order.folder, order.name
+    with _open(order.url, {}, order) as answer:
+        if answer.status != 200:  # figshare: 202 and nothing, to what it takes for a robot
+            raise _AgainError(f"the server gives no file yet (HTTP {answer.status})", "open the address in a browser")
+        if answer.headers.get_content_type() == "text/html" and not name.endswith(PAGES):
+            raise _page(order)
         total, tag = _length(answer), _validator(answer)
+        if order.size and total not in (None, order.size):
+            step = "it was changed or moved: look for the published one"
+            found = f"expected {order.size} bytes, the server announces {total}"
+            raise UserError(f"{order.shown}: {found}; {step}{order.hint}")
         part = folder / f".{name}.{hashlib.sha256(f'{tag} {total}'.encode()).hexdigest()[:12]}.part"
         start = part.stat().st_size if tag and total is not None and part.exists() else 0
-        need_space(folder, (total or 0) - start, f"{name} from {_shown(url)}")
+        need_space(folder, (total or 0) - start, f"{name} from {order.shown}")
         size = "unknown size" if total is None else megabytes(total)
-        say(
-            f"fetching {name} ({size}) from {_shown(url)}" + (f", continuing after {megabytes(start)}" if start else "")
-        )
+        after = f", continuing after {megabytes(start)}" if start else ""
+        order.say(f"fetching {name} ({size}) from {order.shown}{after}")
         if not start:
-            return _pour(answer, part, "wb", total, keep=bool(tag))
+            return _pour(answer, part, "wb", total, order, keep=bool(tag))
     if start == total:
         return part
-    with _open(url, {"Range": f"bytes={start}-", "If-Range": tag}, secret) as rest:
+    with _open(order.url, {"Range": f"bytes={start}-", "If-Range": tag}, order) as rest:
         goes_on = rest.status == 206 and rest.headers.get("Content-Range", "").startswith(f"bytes {start}-")
-        return _pour(rest, part, "ab" if goes_on else "wb", total, keep=goes_on)
+        return _pour(rest, part, "ab" if goes_on else "wb", total, order, keep=goes_on)
 
 
-def _open(url: str, headers: Mapping[str, str], secret: Mapping[str, str]) -> Any:
-    shown = _shown(url)
+def _page(order: _Order) -> UserError:
+    found = "found a web page (of a network login or a licence?); open the address in a browser"
+    return UserError(f"{order.shown}: expected the file {order.name}, {found}{order.hint}")
+
+
+def is_page(head: bytes, name: str) -> bool:
+    """Whether bytes begin as a web page does, and the file is none by its name.
+
+    Examples
+    --------
+    >>> is_page(b"<!DOCTYPE html><html>", "a.h5ad"), is_page(b"<html>", "a.html"), is_page(b"TP53", "genes.txt")
+    (True, False, False)
+    """
+    start = head[:512].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    return start.startswith((b"<!doctype html", b"<html")) and not name.endswith(PAGES)
+
+
+def _open(url: str, headers: Mapping[str, str], order: _Order) -> Any:
     try:
         request = urllib.request.Request(url, headers={"User-Agent": "embbench", **headers})
-        for key, value in secret.items():
+        for key, value in order.secret.items():
             request.add_unredirected_header(key, value)
         return urllib.request.urlopen(request, timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
-        raise UserError(f"{shown}: {MEANING.get(error.code, 'refused')} (HTTP {error.code}); {HELP}") from error
+        if error.code in BUSY:
+            wait = str(error.headers.get("Retry-After", ""))
+            seconds = min(float(wait), LONGEST) if wait.isdigit() else 0.0
+            what = f"the server cannot answer now (HTTP {error.code})"
+            raise _AgainError(what, "try again later", seconds) from error
+        kind = NoFileError if error.code in (404, 410) else UserError
+        meaning = f"{MEANING.get(error.code, 'refused')} (HTTP {error.code})"
+        raise kind(f"{order.shown}: {meaning}{order.hint}") from error
     except (OSError, http.client.HTTPException, ValueError) as error:
         reason = getattr(error, "reason", None) or error
         if isinstance(reason, TimeoutError):
             reason = f"no answer within {TIMEOUT:g} s"
-        raise UserError(f"{shown}: cannot be reached ({reason}); check the address and the network, {HELP}") from error
+        raise UnfinishedError(
+            f"{order.shown}: cannot be reached ({reason}); check the address and the network{order.hint}"
+        ) from error
 
 
 def _validator(answer: Any) -> str:
@@ -106,14 +195,23 @@ def _validator(answer: Any) -> str:
     return tag if re.fullmatch(r'"[^"]+"', tag) else answer.headers.get("Last-Modified", "")
 
 
-def _pour(answer: Any, part: Path, mode: str, total: int | None, *, keep: bool) -> Path:
+def _pour(answer: Any, part: Path, mode: str, total: int | None, order: _Order, *, keep: bool) -> Path:
     whole = False
     try:
         with part.open(mode) as file:
+            since, mark = time.monotonic(), file.tell()
             while block := _read(answer):
+                if not file.tell() and is_page(block, order.name):
+                    keep = False
+                    raise _page(order)
                 file.write(block)
+                order.progress(order.name, file.tell(), total)
+                if (seconds := time.monotonic() - since) >= WINDOW:
+                    if file.tell() - mark < SLOWEST * seconds:
+                        raise _AgainError(f"gave {file.tell() - mark} bytes in {seconds:.0f} s")
+                    since, mark = time.monotonic(), file.tell()
             if total is not None and file.tell() != total:
-                raise _BrokenOffError(f"broke off after {file.tell()} of {total} bytes")
+                raise _AgainError(f"broke off after {file.tell()} of {total} bytes")
             whole = True
     except OSError as error:
         keep = False  # a disk that failed may have kept anything
@@ -125,10 +223,17 @@ def _pour(answer: Any, part: Path, mode: str, total: int | None, *, keep: bool) 
 
 
 def _read(answer: Any) -> bytes:
+    """The next block; what came within a second, so that a slow transfer is seen to be one. Empty at the end."""
+    pieces, size, until = [], 0, time.monotonic() + min(1.0, WINDOW)
     try:
-        return answer.read(BLOCK)
+        while size < BLOCK and (piece := answer.read1(BLOCK - size)):
+            pieces.append(piece)
+            size += len(piece)
+            if time.monotonic() >= until:
+                break
     except (OSError, http.client.HTTPException) as error:
-        raise _BrokenOffError(f"broke off ({error or type(error).__name__})") from error
+        raise _AgainError(f"broke off ({error or type(error).__name__})") from error
+    return b"".join(pieces)
 
 
 def _length(answer: Any) -> int | None:
@@ -136,6 +241,12 @@ def _length(answer: Any) -> int | None:
     return int(text) if text.isdigit() else None
 
 
-def _shown(url: str) -> str:
-    """Without the query, where signatures and keys stand."""
-    return url.partition("?")[0]
+def shown(url: str) -> str:
+    """An address without what may be secret: its query, where signatures and keys stand, and a password.
+
+    Examples
+    --------
+    >>> shown("https://me:word@a.org/x.h5ad?signature=s3cret")
+    'https://a.org/x.h5ad'
+    """
+    return re.sub("//[^/@]*@", "//", url.partition("?")[0])

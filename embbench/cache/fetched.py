@@ -15,34 +15,38 @@ from embbench.cache.sources import RECORD
 from embbench.cache.store import replacing
 from embbench.core import UserError
 
+OWN, FIXED = {"checkpoint": " with --checkpoint"}, {"checkpoint": "name a fixed revision, or "}  # hints by kind
+
 
 class Arrival(NamedTuple):
-    """One file that just arrived: its name, where it is staged, where it came from and its commit (hub only)."""
+    """One file that just arrived: its name, where it is staged, its origin; its commit (hub only), sha256 if known."""
 
     name: str
     path: Path
     origin: str
     commit: str = ""
+    sha256: str = ""
 
 
 @dataclass
 class Fetched:
-    """The record of one folder: the checkpoint, the commit it was resolved to, and facts per file."""
+    """The record of one folder: the checkpoint or dataset (``kind``), its commit if it has one, and facts per file."""
 
     root: Path
-    checkpoint: str
+    name: str
+    kind: str = "checkpoint"
     commit: str = ""
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, root: Path, checkpoint: str) -> Fetched:
+    def read(cls, root: Path, name: str, kind: str = "checkpoint") -> Fetched:
         """The record of ``root``, empty where nothing was fetched yet; `UserError`: it cannot be read."""
         path = root / RECORD
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
-            return cls(root, checkpoint, found["commit"], {str(k): dict(v) for k, v in found["files"].items()})
+            return cls(root, name, kind, found["commit"], {str(k): dict(v) for k, v in found["files"].items()})
         except FileNotFoundError:
-            return cls(root, checkpoint)
+            return cls(root, name, kind)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(
                 f"{path}: not a readable record ({type(error).__name__}: {error}); remove it, then the files are "
@@ -51,7 +55,7 @@ class Fetched:
 
     def write(self) -> None:
         """Replace the record on disk."""
-        text = json.dumps({"checkpoint": self.checkpoint, "commit": self.commit, "files": self.files}, indent=1)
+        text = json.dumps({self.kind: self.name, "commit": self.commit, "files": self.files}, indent=1)
         with replacing(self.root / RECORD) as temporary:
             temporary.write_text(text, encoding="utf-8")
 
@@ -71,21 +75,25 @@ class Fetched:
         if known is not None and known["sha256"] != sha:
             raise UserError(
                 f"{path}: changed since it was fetched: recorded sha256 {known['sha256']}, found {sha}; remove the "
-                "file and fetch it again, or give your own files their own folder with --checkpoint"
+                f"file and fetch it again, or give your own files their own folder{OWN.get(self.kind, '')}"
             )
         _compare(name, sha, expected, f"remove {path} and fetch it again")
-        self.files[name] = {"sha256": sha, **now, "from": (known or {}).get("from", "found in place")}
+        self.files[name] = {**(known or {"from": "found in place"}), "sha256": sha, **now}
         return True
 
-    def settle(self, arrival: Arrival, expected: str = "") -> None:
-        """Check a file that just arrived and move it to its place; `UserError`: it is another one than expected."""
-        name, sha, known = arrival.name, sha256(arrival.path), self.files.get(arrival.name)
+    def settle(self, arrival: Arrival, expected: str = "", **facts: Any) -> None:
+        """Check a file that just arrived and move it to its place; `UserError`: it is another one than expected.
+
+        ``facts`` (JSON values) are recorded beside its sha256, size and origin.
+        """
+        name, known = arrival.name, self.files.get(arrival.name)
+        sha = arrival.sha256 or sha256(arrival.path)
         what = f"{name} from {arrival.origin}"
         _compare(what, sha, expected, "nothing was kept; the source altered the file, or is another")
         if known is not None and known["sha256"] != sha:
             raise UserError(
                 f"{what} has changed: first fetched with sha256 {known['sha256']}, now {sha}; nothing was overwritten; "
-                f"name a fixed revision, or remove {self.root} to accept the new files"
+                f"{FIXED.get(self.kind, '')}remove {self.root} to accept the new files"
             )
         path = self.root / name
         try:
@@ -96,7 +104,8 @@ class Fetched:
         except OSError as error:
             raise UserError(f"cannot write {path}: {error.strerror}; choose an EMBBENCH_HOME to write to") from error
         stat = path.stat()
-        self.files[name] = {"sha256": sha, "size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "from": arrival.origin}
+        now = {"sha256": sha, "size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "from": arrival.origin}
+        self.files[name] = {**now, **facts}
         self.commit = self.commit or arrival.commit
         self.write()
 
@@ -160,6 +169,8 @@ def megabytes(size: int) -> str:
     >>> megabytes(2_500_000), megabytes(700)
     ('2.5 MB', '0.7 kB')
     """
+    if size >= 1e9:
+        return f"{size / 1e9:.1f} GB"
     return f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"
 
 

@@ -1,4 +1,4 @@
-"""Licences of weights that restrict their use: shown before anything is fetched, accepted once, remembered."""
+"""Licences of weights and data that restrict their use: shown before anything is fetched, accepted once, remembered."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ FILE = "licences.json"
 
 
 def accepted(name: str, licence: str, restricted: str | None = None) -> bool:
-    """Whether this very licence text (and restriction, where given) of a model was accepted by this user before."""
+    """Whether this very licence text (and restriction, where given) of an entry was accepted by this user before."""
     facts = _read().get(name, {})
     return facts.get("licence") == licence and restricted in (None, facts.get("restricted"))
 
 
-def require(name: str, licence: str, restricted: str, *, accept: bool) -> None:
+def require(name: str, licence: str, restricted: str, *, accept: bool, what: str = "weights") -> None:
     """Let pass what is not restricted or was accepted; record an acceptance (``accept``) once.
+
+    ``what`` is licensed: the word for messages.
 
     Raises
     ------
@@ -31,7 +33,7 @@ def require(name: str, licence: str, restricted: str, *, accept: bool) -> None:
     if not accept:
         before = "; its licence has changed since it was accepted" if name in _read() else ""
         raise UserError(
-            f"{name}: the licence of its weights restricts their use{before}\n"
+            f"{name}: the licence of its {what} restricts their use{before}\n"
             f"  licence:   {licence}\n  restricts: {restricted}\n"
             "nothing was fetched; to accept it, run the command again with --accept-licence"
         )

@@ -13,6 +13,7 @@ from embbench.cache.home import home
 from embbench.core import UserError
 
 RECORD = "fetched.json"
+MIRROR = "EMBBENCH_MIRROR"  # names a folder or address that replaces the network
 ARCHIVES = (".tar.gz", ".tgz", ".tar", ".zip")
 _HUB = re.compile(r"hf:(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w.-]+)(?:/(?P<sub>.+))?)?")
 

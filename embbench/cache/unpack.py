@@ -1,19 +1,21 @@
-"""Single files out of a downloaded archive, written only where they belong."""
+"""Single files out of a downloaded archive or .gz file, written only where they belong."""
 
 from __future__ import annotations
 
+import gzip
 import shutil
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, NoReturn
 
 from embbench.cache.fetched import listing, need_space
 from embbench.cache.sources import safe
 from embbench.core import UserError
 
+DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError)
 TOP = ("", ".", "./", "/")  # the archive's own folder, which some tools store as a member
 
 
@@ -37,21 +39,55 @@ def unpack(archive: Path, origin: str, wanted: Sequence[str], folder: Path) -> d
     Raises
     ------
     UserError
-        Not an archive, damaged; a member's name leaves the folder; a wanted member is absent, a link or a device.
+        Not an archive, damaged; a member's name leaves the folder; a wanted member is absent, a link or a device; the
+        disk is full. Nothing written is left.
     """
     places = {name: folder / f"member-{i}" for i, name in enumerate(wanted)}
+    whole = False
     try:
         members = (_zip if zipfile.is_zipfile(archive) else _tar)(archive, origin, places)
-    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError) as error:
-        for path in places.values():
+        if missing := [name for name in wanted if not places[name].exists()]:
+            held = listing(sorted(members))
+            raise UserError(f"{origin}: expected {listing(missing)} in the archive, it holds {held}")
+        whole = True
+    except DAMAGE as error:
+        _damaged(error, origin, "a whole .tar.gz or .zip archive", archive, folder)
+    finally:
+        for path in () if whole else places.values():
             path.unlink(missing_ok=True)
-        raise UserError(
-            f"{origin}: expected a whole .tar.gz or .zip archive, found {archive.stat().st_size} bytes that cannot be "
-            f"unpacked ({type(error).__name__}: {error}); fetch it again"
-        ) from error
-    if missing := [name for name in wanted if not places[name].exists()]:
-        raise UserError(f"{origin}: expected {listing(missing)} in the archive, it holds {listing(sorted(members))}")
     return places
+
+
+def gunzip(file: Path, origin: str, target: Path) -> None:
+    """Write what a gzip file holds, read to its end (all its members, length and CRC checked).
+
+    Raises
+    ------
+    UserError
+        No gzip file, or a damaged one; the disk is full. Nothing written is left.
+    """
+    whole = False
+    try:
+        with gzip.open(file, "rb") as source, target.open("wb") as out:
+            shutil.copyfileobj(source, out, 1 << 20)
+        whole = True
+    except (OSError, EOFError, zlib.error) as error:
+        _damaged(error, origin, "a whole gzip file", file, target.parent)
+    finally:
+        if not whole:
+            target.unlink(missing_ok=True)
+
+
+def _damaged(error: Exception, origin: str, expected: str, file: Path, folder: Path) -> NoReturn:
+    if isinstance(error, OSError) and error.errno is not None:  # the system's, not one of content
+        raise UserError(
+            f"cannot unpack {origin} into {folder}: {error.strerror or error}; make space and run again"
+        ) from error
+    reason = str(error).partition("\n")[0].rstrip(":")  # tarfile goes on with a line per method it tried
+    raise UserError(
+        f"{origin}: expected {expected}, found {file.stat().st_size} bytes that cannot be unpacked "
+        f"({type(error).__name__}: {reason}); fetch it again"
+    ) from error
 
 
 def _tar(archive: Path, origin: str, places: dict[str, Path]) -> list[str]:

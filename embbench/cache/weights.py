@@ -9,12 +9,11 @@ from pathlib import Path
 from embbench.cache import licences
 from embbench.cache.fetched import Fetched, blob_problem, listing, sha256
 from embbench.cache.licences import accepted
-from embbench.cache.sources import RECORD, Source, hub_snapshot, parse
+from embbench.cache.sources import MIRROR, RECORD, Source, hub_snapshot, parse
 from embbench.cache.store import lock
 from embbench.core import UserError
 
 __all__ = ["accepted", "fetch", "is_remote", "local_file", "local_folder", "status", "verify"]
-MIRROR = "EMBBENCH_MIRROR"
 
 
 def local_folder(checkpoint: str) -> Path:
