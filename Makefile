@@ -6,7 +6,7 @@ WORKERS ?= 2
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints/cpu.txt
 
 # What official packages return for tiny checkpoints (tests/oracles/README.md): one environment per package.
-ORACLES := scgpt scprint transcriptformer geneformer cell_eval scperturb pertpy geomloss scanpy sklearn_scipy ro_crate
+ORACLES := scgpt scprint transcriptformer geneformer cell_eval scperturb pertpy geomloss scanpy sklearn_scipy ro_crate cell_load
 ORACLE_scgpt := torch numpy "pandas<3" scipy anndata==0.12.19 scanpy==1.11.5 matplotlib seaborn scikit-learn tqdm numba \
 	ipython networkx statsmodels
 ORACLE_scprint := torch numpy "pandas<3" scipy anndata scanpy scikit-learn lightning==2.6.6 torchmetrics einops \
@@ -21,6 +21,7 @@ ORACLE_scperturb := scperturb==0.1.0 anndata==0.12.19 scanpy==1.11.5 scikit-lear
 ORACLE_pertpy := pertpy==1.0.3 filelock statsmodels==0.14.6 scikit-learn==1.9.1 scipy==1.17.1 numpy==2.4.6
 ORACLE_geomloss := torch numpy==2.4.6 scipy==1.17.1 h5py geomloss==0.3.1
 ORACLE_scanpy := scanpy==1.11.5 anndata==0.12.19 scipy==1.17.1 numpy==2.4.6
+ORACLE_cell_load := cell-load==0.10.4 anndata==0.12.19
 # What the field's validator says of a crate, and the workflow engine that runs an exported grid.
 ORACLE_ro_crate := roc-validator==0.13.0 rocrate==0.16.0 snakemake==9.27.1
 ORACLE_sklearn_scipy := scikit-learn==1.9.1 scipy==1.17.1 numpy==2.4.6 h5py

@@ -94,6 +94,11 @@ class Registry:
                 self._entries[entry.kind, entry.name] = entry
                 self._also |= {(entry.kind, name): entry for name in entry.also}
 
+    @property
+    def users(self) -> tuple[str, ...]:
+        """Files that are not the packaged ones."""
+        return tuple(str(path) for path in self.paths if path not in PACKAGED)
+
     def entries(self, kind: str | None = None) -> list[Entry]:
         """Entries of one kind, or all, in file order."""
         return [e for e in self._entries.values() if kind in (None, e.kind)]

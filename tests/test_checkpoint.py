@@ -21,9 +21,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from embbench.cache.inert import Placeholder
+from embbench.cache.pickles import read_pickle
 from embbench.core import UserError
-from embbench.embeddings._inert import Placeholder
-from embbench.embeddings._pickle import read_pickle
 from embbench.embeddings.models._checkpoint import Tensors, find_file, present, read_json, read_lightning, read_state
 from embbench.embeddings.models._lightning import read_parts
 

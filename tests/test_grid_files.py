@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 
 from embbench.grid.config import read_grid
+from embbench.grid.metrics import metric_names
 from embbench.grid.names import registry_of
 from embbench.grid.plan import plan
+from embbench.grid.validate import check_spec
 
 HERE = Path(__file__).resolve().parent
 FILES = sorted((HERE.parent / "grids").glob("*.yaml"))
@@ -15,7 +17,10 @@ REGISTRY = (str(HERE / "real_data.yaml"),)  # the comment of a grid of real data
 
 
 SLOW = {"embedding_or_architecture"}  # planning extracts every embedding of two screens
-MARKED = [pytest.param(p, id=p.stem, marks=[pytest.mark.slow] if p.stem in SLOW else []) for p in FILES]
+PUBLISHED = [p for p in FILES if read_grid(p).published]  # their screens and vectors are fetched, not here
+MARKED = [
+    pytest.param(p, id=p.stem, marks=[pytest.mark.slow] if p.stem in SLOW else []) for p in FILES if p not in PUBLISHED
+]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
@@ -37,6 +42,18 @@ def test_every_grid_file_plans(path):
     assert planned
     assert len({p.key for p in planned}) == len(planned)
     assert not [p.reason for p in planned if p.reason]
+
+
+@pytest.mark.parametrize("path", PUBLISHED, ids=lambda p: p.stem)
+def test_a_grid_of_a_published_table_fits_together_before_anything_is_fetched(path):
+    grid, registry = read_grid(path), registry_of(())
+    assert all(registry.parse("datasets", name).entry.params["files"] for name in grid.dataset)
+    axes = {"splits": grid.split, "features": grid.features, "heads": grid.head, "embeddings": grid.emb}
+    for kind, texts in axes.items():
+        for text in texts:
+            check_spec(registry, kind, text)
+    assert metric_names(registry, grid.metrics, grid.target)
+    assert grid.permutations == {"smoother": 0, "trained": 0}
 
 
 def test_the_demo_is_a_real_crossing():

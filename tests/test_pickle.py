@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 import torch
 
+from embbench.cache.opcodes import scan
+from embbench.cache.pickles import read_pickle, read_torch
 from embbench.core import UserError
-from embbench.embeddings._opcodes import scan
-from embbench.embeddings._pickle import read_pickle, read_torch
 
 VOCABULARIES = Path(__file__).resolve().parents[1].parent / "shared" / "data" / "vocab"
 DEEP = 1_000_000
@@ -57,7 +57,7 @@ READ = """
 import sys
 from pathlib import Path
 from embbench.core import UserError
-from embbench.embeddings._pickle import read_pickle
+from embbench.cache.pickles import read_pickle
 for path in sorted(Path(sys.argv[1]).glob("*.pkl")):
     try:
         read_pickle(path)

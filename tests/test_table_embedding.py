@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from embbench.cache.pickles import read_pickle
 from embbench.core import UserError
-from embbench.embeddings._pickle import read_pickle
 from embbench.embeddings.table import Table
 
 NAMES = ["TP53", "MYC", "NA", "HLA-A"]

@@ -91,14 +91,26 @@ class H5Cells:
         UserError
             A name repeats anywhere in the file: it would not say which cell is meant.
         """
-        file, _ = self._file()
-        names = file["name"][...]
+        return np.char.decode(self._names()[self._controls(context, half)], "utf-8")
+
+    def table(self) -> dict[str, np.ndarray]:
+        """All kept cells in source order: ``name`` (str), and the codes of `columns`, each of shape (cells,).
+
+        Raises
+        ------
+        UserError
+            A name repeats.
+        """
+        return {"name": np.char.decode(self._names(), "utf-8"), **self.columns()}
+
+    def _names(self) -> np.ndarray:
+        names = self._file()[0]["name"][...]
         if repeats := len(names) - len(np.unique(names)):
             raise UserError(
                 f"{self.path}: cell names must be unique to be looked up, found {repeats} repeats; "
                 "make them unique (adata.obs_names_make_unique) and import the file again"
             )
-        return np.char.decode(names[self._controls(context, half)], "utf-8")
+        return names
 
     def _controls(self, context: int, half: str) -> np.ndarray:
         if half not in HALVES:

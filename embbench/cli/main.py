@@ -9,7 +9,7 @@ from types import TracebackType
 
 import typer
 
-from embbench.cli import apply, cache, checks, data, grid, listing, report, vectors
+from embbench.cli import apply, cache, checks, data, exchange, grid, listing, report, reproduce, splits, vectors
 from embbench.core import UserError
 
 app = typer.Typer(
@@ -26,8 +26,12 @@ app.command("grid")(grid.grid)
 app.command("report")(report.report)
 app.command("predict")(apply.predict)
 app.command("explain")(apply.explain)
+app.command("export")(exchange.export)
+app.command("score")(exchange.score)
+app.command("reproduce")(reproduce.reproduce)
 app.command("check")(checks.check)
-app.add_typer(data.app, name="data", help="Import and describe screens.")
+app.add_typer(data.app, name="data", help="List, fetch, import and describe screens.")
+app.add_typer(splits.app, name="splits", help="Folds to and from PerturBench, Arc's cell-load and GEARS.")
 app.add_typer(cache.app, name="cache", help="List, verify and prune cached embeddings.")
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from embbench.cli._shared import RegistryOption, registry_paths, say, show, split_list
+from embbench.cli._shared import RegistryOption, byte_bar, registry_paths, say, show, split_list
 
 if TYPE_CHECKING:
     from embbench.core import Embedding
@@ -132,6 +132,10 @@ def fetch_weights(known: Registry, name: str, *, accept: bool, mirror: str | Non
     if isinstance(inner, str):
         fetch_weights(known, inner, accept=accept, mirror=mirror)
         return
+    if hasattr(made := spec.alone(), "collection"):
+        if not made.own:
+            _fetch_collection(made, spec.entry, accept=accept, mirror=mirror)
+        return
     extractor = spec.make()
     fetched: Callable[[], Sequence[tuple[str, Sequence[str]]]] | None = getattr(extractor, "fetched", None)
     for where, files in fetched() if fetched else ():
@@ -149,6 +153,24 @@ def fetch_weights(known: Registry, name: str, *, accept: bool, mirror: str | Non
                 mirror=mirror,
                 say=say,
             )
+
+
+def _fetch_collection(made: Any, entry: Entry, *, accept: bool, mirror: str | None) -> None:
+    """The files of a published collection of vectors that one embedding of it needs."""
+    from embbench.cache.datafiles import bring
+
+    with byte_bar() as progress:
+        bring(
+            made.collection,
+            made.folder,
+            made.sources,
+            licence=entry.licence,
+            restricted=entry.restricted,
+            accept=accept,
+            mirror=mirror,
+            say=say,
+            progress=progress,
+        )
 
 
 def _same_source(entry: Entry, where: str) -> bool:

@@ -101,11 +101,12 @@ def _sizes(file: IO[bytes], path: Path) -> tuple[int, int, int]:
     return sizes[0], sizes[1], sizes[2]
 
 
-def read_table(path: Path, **how: Any) -> dict[str, np.ndarray]:
-    """A text table, packed or not, as columns of objects of str, shape (m,); 'NA' is missing: ''.
+def read_table(path: Path, missing: str = "NA", **how: Any) -> dict[str, np.ndarray]:
+    """A text table, packed or not, as columns of objects of str, shape (m,), '' where missing.
 
     Parameters
     ----------
+    missing : what the table writes where a value is missing.
     how : for `pandas.read_csv`, e.g. ``sep``. A column of row names without a header (as R writes it) is ``_index``.
 
     Raises
@@ -123,7 +124,7 @@ def read_table(path: Path, **how: Any) -> dict[str, np.ndarray]:
     out = {} if isinstance(frame.index, pd.RangeIndex) else {"_index": frame.index.astype(str).to_numpy(dtype=object)}
     for name in frame.columns:
         values = frame[name].astype(str).str.strip().to_numpy(dtype=object)
-        out[str(name)] = np.where(values == "NA", "", values)
+        out[str(name)] = np.where(values == missing, "", values)
     return out
 
 

@@ -57,7 +57,8 @@ class CellsFile:
         self.constants, self.number, self.options = dict(constants or {}), number, options
         self.keep_genes = keep_genes
         keys = {"perturbation_key": "perturbation", **options}
-        self.screen = screen_of(self.published, __name__, self._assemble, keys, expects, recipe)
+        own = {"labels": labels, "strip": strip, "rename": rename, "constants": constants, "keep_genes": keep_genes}
+        self.screen = screen_of(self.published, __name__, self._assemble, keys, expects, recipe, own)
 
     def check(self) -> list[str]:
         """What the file holds, line by line; `UserError`: it is not as published."""

@@ -12,8 +12,8 @@ from typing import Any
 import h5py
 import numpy as np
 
+from embbench.cache.pickles import read_pickle, read_torch
 from embbench.core import UserError
-from embbench.embeddings._pickle import read_pickle, read_torch
 from embbench.embeddings._published import read_gct, read_source
 from embbench.embeddings._tables import RawTable, frame_table, numbers, read_delimited, read_word2vec, texts
 

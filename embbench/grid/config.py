@@ -32,6 +32,7 @@ class Grid(BaseModel):
     permutations : draws of each embedding's own permutation under smoothers and under trained heads.
     protocol : a published one (``embbench/protocols``): sets the fields above that are not given, what selection tries
         and its inner folds.
+    published : file of the published table that the grid reproduces (`embbench reproduce`), relative to the grid's.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -57,6 +58,7 @@ class Grid(BaseModel):
     baselines: bool = True
     permutations: dict[Literal["smoother", "trained"], NonNegativeInt] = {"smoother": 10, "trained": 3}
     protocol: str = DEFAULT
+    published: str = ""
 
     @model_validator(mode="before")
     @classmethod

@@ -103,7 +103,7 @@ def _over_seeds(ceilings: pd.DataFrame) -> pd.DataFrame:
 def with_cells(data: PerturbationDataset, name: str, genes: str, registry: Registry) -> PerturbationDataset:
     """The kept screen with the cells of the dataset it came from; without, when that is gone or has changed."""
     try:
-        source = screen(name, genes, tuple(map(str, registry.paths[1:])))
+        source = screen(name, genes, registry.users)
     except UserError:
         return data
     return replace(data, cells=source.cells) if source.meta["digest"] == data.meta["digest"] else data

@@ -6,7 +6,7 @@ from collections.abc import Hashable, Iterable
 
 import numpy as np
 
-from embbench.core import PerturbationDataset, UserError
+from embbench.core import Fold, PerturbationDataset, UserError
 
 
 def whole_number(owner: str, name: str, value: object, least: int) -> int:
@@ -60,3 +60,18 @@ def enough(data: PerturbationDataset, found: int, needed: int, what: str, step: 
     """UserError for data with fewer than ``needed`` of ``what``; ``step`` says what to do."""
     if found < needed:
         raise UserError(f"dataset {data.name!r}: expected at least {needed} {what}, found {found}; {step}")
+
+
+def unseen_units(data: PerturbationDataset, folds: Iterable[Fold]) -> tuple[tuple[int, ...], ...]:
+    """The unit that folds made elsewhere leave unseen: contexts when no tested context is ever trained, entities when
+    some tested entity is not, else (entity set, context).
+    """
+    folds, code = list(folds), data.context_codes
+    if not any(np.isin(code[f.test], code[f.train]).any() for f in folds):
+        return as_units(code)
+    units = entity_units(data)
+    for fold in folds:
+        trained = {u for i in fold.train for u in units[i]}
+        if any(u not in trained for i in fold.test for u in units[i]):
+            return units
+    return as_units(transfer_codes(data))

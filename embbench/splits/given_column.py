@@ -7,7 +7,7 @@ import re
 import numpy as np
 
 from embbench.core import Fold, PerturbationDataset, Split, UserError
-from embbench.splits._units import as_units, entity_units, transfer_codes, whole_number
+from embbench.splits._units import unseen_units, whole_number
 from embbench.splits.unseen_perturbation import UnseenPerturbation
 
 ROLES = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
@@ -73,7 +73,7 @@ class GivenColumn:
                     f"dataset {data.name!r}: split column {self.column!r} gives {len(fold.train)} training and "
                     f"{len(fold.test)} test rows in {fold.name}; expected at least one of each"
                 )
-        return Split("given", tuple(folds), _units(data, folds))
+        return Split("given", tuple(folds), unseen_units(data, folds))
 
     def _values(self, data: PerturbationDataset) -> np.ndarray:
         """(n,) roles, or fold numbers as text, or "" for unused rows."""
@@ -94,16 +94,3 @@ class GivenColumn:
                 f"found {shown}"
             )
         return values
-
-
-def _units(data: PerturbationDataset, folds: list[Fold]) -> tuple[tuple[int, ...], ...]:
-    """The unit that the folds leave unseen."""
-    code = data.context_codes
-    if not any(np.isin(code[f.test], code[f.train]).any() for f in folds):
-        return as_units(code)
-    units = entity_units(data)
-    for fold in folds:
-        trained = {u for i in fold.train for u in units[i]}
-        if any(u not in trained for i in fold.test for u in units[i]):
-            return units
-    return as_units(transfer_codes(data))

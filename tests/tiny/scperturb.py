@@ -106,7 +106,7 @@ MINIS = {
     "dixit16_7d": study("dixit16_7d"),
     "dixit16_13d": study("dixit16_13d"),
     "dixit16_highmoi": study("dixit16_highmoi", PAIRS),
-    "papalexi21": study("papalexi21", line="THP-1", replicate=turns("rep1", "rep2", "rep3")),
+    "papalexi21_scperturb": study("papalexi21_scperturb", line="THP-1", replicate=turns("rep1", "rep2", "rep3")),
     "kang18_exampledata": kang,
     "vcc25_h1_train": vcc,
 }

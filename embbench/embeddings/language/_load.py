@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from embbench.cache.vetting import DAMAGED
 from embbench.core import UserError
-from embbench.embeddings._vetting import DAMAGED
 from embbench.embeddings.language._folder import Recipe
 
 LENGTH = 512  # tokens, where neither model nor tokenizer says how many they take

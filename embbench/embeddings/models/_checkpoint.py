@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from embbench.cache.pickles import read_torch
+from embbench.cache.vetting import DAMAGED, refuse_other_content
 from embbench.core import UserError
-from embbench.embeddings._pickle import read_torch
-from embbench.embeddings._vetting import DAMAGED, refuse_other_content
 from embbench.embeddings.models._lightning import read_parts
 from embbench.embeddings.models._tensors import Tensors, describe, few, short
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from embbench.cache.pickles import read_pickle
 from embbench.cache.weights import local_folder
 from embbench.core import UserError
-from embbench.embeddings._pickle import read_pickle
 
 STEMS = {"tokens": "token_dictionary", "medians": "gene_median_dictionary", "mapping": "ensembl_mapping_dict"}
 CORPORA = {"gc104M": "geneformer", "gc95M": "geneformer", "gc30M": "geneformer/gene_dictionaries_30m"}

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from embbench.cache.inert import DTYPES, Inert, Storage, Tensor
+from embbench.cache.plain import Plain
+from embbench.cache.vetting import DAMAGED, ZIP, reason, root, vet
 from embbench.core import UserError
-from embbench.embeddings._inert import DTYPES, Inert, Storage, Tensor
-from embbench.embeddings._plain import Plain
-from embbench.embeddings._vetting import DAMAGED, ZIP, reason, root, vet
 
 
 def read_parts(path: Path, names: Sequence[str]) -> dict[str, Any]:

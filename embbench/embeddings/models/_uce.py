@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from embbench.cache.pickles import read_pickle
 from embbench.core import UserError
-from embbench.embeddings._pickle import read_pickle
 
 FIELDS = ("species", "gene_symbol", "chromosome", "start")
 SPECIAL = ("<pad>", "<left>", "<right>", "<cls>")  # rows 0 to 3 of the table of tokens

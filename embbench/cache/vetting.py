@@ -8,8 +8,8 @@ import struct
 import zipfile
 from pathlib import Path
 
+from embbench.cache.opcodes import scan
 from embbench.core import UserError
-from embbench.embeddings._opcodes import scan
 
 # what readers raise on a file that is none of theirs, was cut short, or means harm
 DAMAGED = (

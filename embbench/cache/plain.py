@@ -1,4 +1,4 @@
-"""From the records and placeholders of `_inert` to plain containers and numpy arrays, checked one by one."""
+"""From the records and placeholders of `inert` to plain containers and numpy arrays, checked one by one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from embbench.embeddings._inert import Array, Dtype, Placeholder, Tensor
+from embbench.cache.inert import Array, Dtype, Placeholder, Tensor
 
 ATOMS = frozenset({bool, int, float, complex, str, bytes, type(None)})
 

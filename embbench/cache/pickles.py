@@ -9,11 +9,11 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
+from embbench.cache.inert import DATA, Inert, Storage
+from embbench.cache.opcodes import scan
+from embbench.cache.plain import Plain
+from embbench.cache.vetting import DAMAGED, reason, refuse_other_content, vet
 from embbench.core import UserError
-from embbench.embeddings._inert import DATA, Inert, Storage
-from embbench.embeddings._opcodes import scan
-from embbench.embeddings._plain import Plain
-from embbench.embeddings._vetting import DAMAGED, reason, refuse_other_content, vet
 
 
 class _Data(Inert):
