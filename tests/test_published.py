@@ -85,6 +85,8 @@ def test_from_a_fetch_to_a_grid_cell(name: str, tmp_path: Path) -> None:
         assert data.meta["source"]
         split = "unseen_perturbation:2" if len(data.entity_names) > 1 else "unseen_context"
         wanted = {"dataset": "mini", "split": [split], "emb": "random", "head": "knn", "permutations": {"smoother": 1}}
+        if data.labels is not None:
+            wanted |= {"target": "labels", "head": "label_knn"}
         grid = read_grid(None, **wanted)
         tally = run_grid(grid, tmp_path / "results", workers=1, paths=paths)
     assert not tally.failed, tally.messages

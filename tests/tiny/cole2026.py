@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import anndata
 import numpy as np
 import pandas as pd
+from _published import Files, placed
 from scipy import sparse
 
 from embbench.checks import toy_screen
 from embbench.checks._toy import COMPOUNDS, KNOWN, MEASURED
 from embbench.genes import harmonise
+from embbench.registry import default
 
 LINES = ("K-562", "Jurkat", "Hep-G2")
 FOLDS = 5
@@ -81,40 +85,43 @@ def drug_table(path: Path, names: Sequence[str], tables: dict[str, np.ndarray]) 
     write(path, np.zeros((len(names), 1), np.float32), pd.DataFrame(index=list(names)), ["none"], obsm=tables)
 
 
+PERTURBED, GENES = ensembl(KNOWN), ensembl([*KNOWN[:8], *MEASURED[:8]])
+CIDS = [2244.0 + i for i in range(10)]
+DRUGS = [*COMPOUNDS, *(f"drug {i}" for i in range(10 - len(COMPOUNDS)))]
+WRITERS: dict[str, Callable[[Path], None]] = {
+    "essential_lfc": lambda path: effects(path, PERTURBED, GENES),
+    "essential_lfc_subset": lambda path: effects(path, PERTURBED, GENES, 3),
+    "essential_deg": lambda path: labels(path, PERTURBED, GENES),
+    "norman_lfc": lambda path: effects(path, PERTURBED, GENES, line=False),
+    "sciplex_lfc": lambda path: drugs(path, "drug", DRUGS, GENES),
+    "sciplex_deg": lambda path: drugs(path, "drug", DRUGS, GENES, of_labels=True),
+    "tahoe_lfc": lambda path: drugs(path, "pubchem_cid", CIDS, GENES),
+    "tahoe_deg": lambda path: drugs(path, "pubchem_cid", CIDS, GENES, of_labels=True),
+}
+
+
+def served(name: str) -> Files:
+    """The one file of an entry as it is served."""
+    file = default().get("datasets", name).params["files"][0]["name"]
+    with tempfile.TemporaryDirectory() as folder:
+        WRITERS[name](path := Path(folder) / "made.h5ad")
+        return {file: path.read_bytes()}
+
+
+MINIS = {name: functools.partial(served, name) for name in WRITERS}
+
+
 def params(folder: Path) -> dict[str, dict[str, Any]]:
     """Writes every table; parameters by entry."""
-    perturbed, genes = ensembl(KNOWN), ensembl([*KNOWN[:8], *MEASURED[:8]])
-    cids = [2244.0 + i for i in range(10)]
-    names = [*COMPOUNDS, *(f"drug {i}" for i in range(10 - len(COMPOUNDS)))]
-    effects(folder / "essential_pseudobulk_deltas_all_perts.h5ad", perturbed, genes)
-    effects(folder / "pseudobulk_deltas.h5ad", perturbed, genes, 3)
-    effects(folder / "norman_pseudobulk_deltas.h5ad", perturbed, genes, line=False)
-    labels(folder / "essential_deg_with_split.h5ad", perturbed, genes)
-    drugs(folder / "sciplex3_pseudobulk_filtered.h5ad", "drug", names, genes)
-    drugs(folder / "sciplex3_deg_filtered.h5ad", "drug", names, genes, of_labels=True)
-    drugs(folder / "tahoe_pseudobulk_pert_platematched_withsplits.h5ad", "pubchem_cid", cids, genes)
-    drugs(folder / "tahoe_deg_filtered.h5ad", "pubchem_cid", cids, genes, of_labels=True)
     rng = np.random.default_rng(4)
-    gene_table(folder / "STRING_network_(D=4).h5ad", perturbed, rng.normal(size=(len(perturbed), 4)))
-    known = [*toy_screen(0, "compound").entity_names, *names]
-    known = list(dict.fromkeys(known))
+    gene_table(folder / "STRING_network_(D=4).h5ad", PERTURBED, rng.normal(size=(len(PERTURBED), 4)))
+    known = list(dict.fromkeys([*toy_screen(0, "compound").entity_names, *DRUGS]))
     drug_table(folder / "tahoe_drug_embeddings.h5ad", known, {"ecfp:2": rng.normal(size=(len(known), 6))})
     drug_table(folder / "sciplex_drug_embeddings.h5ad", known, {"maccs": rng.normal(size=(len(known), 5))})
-    files = {
-        "essential_lfc": "essential_pseudobulk_deltas_all_perts.h5ad",
-        "essential_lfc_subset": "pseudobulk_deltas.h5ad",
-        "essential_deg": "essential_deg_with_split.h5ad",
-        "norman_lfc": "norman_pseudobulk_deltas.h5ad",
-        "sciplex_lfc": "sciplex3_pseudobulk_filtered.h5ad",
-        "sciplex_deg": "sciplex3_deg_filtered.h5ad",
-        "tahoe_lfc": "tahoe_pseudobulk_pert_platematched_withsplits.h5ad",
-        "tahoe_deg": "tahoe_deg_filtered.h5ad",
-    }
     root = {"root": str(folder)}
-    out: dict[str, dict[str, Any]] = {
-        f"datasets/{name}": {**root, "files": [{"name": file}]} for name, file in files.items()
+    return {
+        **placed(folder, MINIS),
+        "embeddings/cole2026": {**root, "table": "STRING_network_(D=4)"},
+        "embeddings/cole2026-tahoe": {**root, "table": "ecfp:2"},
+        "embeddings/cole2026-sciplex": {**root, "table": "maccs"},
     }
-    out["embeddings/cole2026"] = {**root, "table": "STRING_network_(D=4)"}
-    out["embeddings/cole2026-tahoe"] = {**root, "table": "ecfp:2"}
-    out["embeddings/cole2026-sciplex"] = {**root, "table": "maccs"}
-    return out
