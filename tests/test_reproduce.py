@@ -125,7 +125,7 @@ def done(collection: dict[str, np.ndarray], tmp_path_factory: pytest.TempPathFac
     """The command, once: from a folder mirror."""
     folder = tmp_path_factory.mktemp("reproduced")
     set_up(folder, collection)
-    line = f"reproduce grid.yaml --fetch --mirror {collection['folder']} --registry mini.yaml --out out"
+    line = f"reproduce grid.yaml --mirror {collection['folder']} --registry mini.yaml --out out"
     refused = embbench(folder, line)
     assert refused.code == 2
     assert "Mini Licence" in refused.err
@@ -187,7 +187,7 @@ def test_from_a_server_and_again_without_one(collection: dict[str, np.ndarray], 
         files["/gene_embeddings/" + path.name] = path.read_bytes()
     with serving(Site(files=files | {_quoted(name): data for name, data in files.items()})) as site:
         set_up(tmp_path, collection, site.url)
-        said = embbench(tmp_path, "reproduce grid.yaml --fetch --accept-licence --registry mini.yaml --out out")
+        said = embbench(tmp_path, "reproduce grid.yaml --accept-licence --registry mini.yaml --out out")
     assert said.code == 0, said.err
     assert len(rows_of(tmp_path)) == 18
     again = embbench(tmp_path, "reproduce grid.yaml --registry mini.yaml --out out")
@@ -203,7 +203,7 @@ def _quoted(name: str) -> str:
 
 def test_without_the_files_the_command_says_how_to_get_them(collection: dict[str, np.ndarray], tmp_path: Path) -> None:
     set_up(tmp_path, collection)
-    said = embbench(tmp_path, "reproduce grid.yaml --registry mini.yaml --out out")
+    said = embbench(tmp_path, "reproduce grid.yaml --no-fetch --registry mini.yaml --out out")
     assert said.code == 2
     assert "embbench data fetch mini_lfc" in said.err
     assert not (tmp_path / "out").exists()

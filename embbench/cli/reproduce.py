@@ -24,8 +24,8 @@ TABLE = "reproduction.csv"
 def reproduce(
     file: Annotated[Path, typer.Argument(help="A grid file that names its published table, e.g. grids/cole2026_....")],
     fetch: Annotated[
-        bool, typer.Option("--fetch", help="Fetch the screens and embeddings that it needs first.")
-    ] = False,
+        bool, typer.Option("--fetch/--no-fetch", help="Fetch the screens and embeddings that it needs first.")
+    ] = True,
     mirror: Annotated[
         str | None, typer.Option(envvar="EMBBENCH_MIRROR", help="Folder or address that holds the files offline.")
     ] = None,
