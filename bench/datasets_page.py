@@ -116,7 +116,9 @@ def _entries(registry: Registry) -> Iterator[str]:
 def _file(file: dict[str, Any]) -> str:
     size = f", {megabytes(file['bytes'])}" if file.get("bytes") else ""
     part = f" (`--only {file['part']}`)" if file.get("part") else ""
-    where = " or ".join(f"<{url}>" for url in file.get("urls", ())) or f"by hand: {file.get('manual', '')}"
+    where = " or ".join(f"<{url}>" for url in file.get("urls", ())) or f"by hand: {file.get('manual', '')}".replace(
+        "{data}", "embbench/data"
+    )
     return f"`{file['name']}`{part}{size}, hash {SHORT[_hash(file)]}: {where}"
 
 

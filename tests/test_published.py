@@ -19,7 +19,7 @@ from _server import Site, serving
 
 from embbench.cache import download
 from embbench.cache.home import home
-from embbench.core import PerturbationDataset
+from embbench.core import PerturbationDataset, UserError
 from embbench.grid.config import read_grid
 from embbench.grid.describe import describe
 from embbench.grid.names import registry_of
@@ -60,6 +60,12 @@ def registered(folder: Path, name: str, files: Files, address: str = "http://hos
     return (str(path),)
 
 
+def part_of(name: str) -> str | None:
+    """The first part of a screen that is only fetched part by part."""
+    entry = default().get("datasets", name)
+    return entry.params["files"][0]["part"] if getattr(entry.load(), "piecemeal", False) else None
+
+
 def obtained(paths: tuple[str, ...], **how: Any) -> list[str]:
     return fetch_screen(registry_of(paths), "mini", accept=True, say=str, progress=lambda *_: None, **how)
 
@@ -76,15 +82,17 @@ def test_from_a_fetch_to_a_grid_cell(name: str, tmp_path: Path) -> None:
     assert facts
     assert not ready
     write(tmp_path / "mirror" / "mini", files)
-    assert obtained(paths, mirror=str(tmp_path / "mirror")), "nothing was said of the files"
+    only = part_of(name)
+    mini = "mini" if only is None else f"mini:only={only}"
+    assert obtained(paths, mirror=str(tmp_path / "mirror"), only=only), "nothing was said of the files"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        data = screen("mini", "all", paths)
+        data = screen(mini, "all", paths)
         told = describe(data)
         assert told["facts"]["conditions"] == len(data) >= 4
         assert data.meta["source"]
         split = "unseen_perturbation:2" if len(data.entity_names) > 1 else "unseen_context"
-        wanted = {"dataset": "mini", "split": [split], "emb": "random", "head": "knn", "permutations": {"smoother": 1}}
+        wanted = {"dataset": mini, "split": [split], "emb": "random", "head": "knn", "permutations": {"smoother": 1}}
         if data.labels is not None:
             wanted |= {"target": "labels", "head": "label_knn"}
         grid = read_grid(None, **wanted)
@@ -98,9 +106,9 @@ def test_the_same_from_a_server(name: str, tmp_path: Path) -> None:
     files = MINIS[name]()
     with serving(Site({f"/{file}": data for file, data in files.items()})) as site:
         paths = registered(tmp_path, name, files, site.url)
-        found = obtained(paths)
+        found = obtained(paths, only=part_of(name))
         asked = len(site.asked)
-        assert obtained(paths) == found
+        assert obtained(paths, only=part_of(name)) == found
         assert len(site.asked) == asked, "what is there is not fetched again"
     assert not [p for p in home().rglob("*") if p.suffix in (".part", ".incoming")]
 
@@ -122,3 +130,9 @@ def test_norman_reads_pairs_and_gemgroups(tmp_path: Path) -> None:
     assert ("MDM2", "TP53") in data.entities
     assert (data.contexts, data.meta["batch_key"]) == (("K562",), "gemgroup")
     assert "TP53" in data.genes, "Ensembl ids become symbols"
+
+
+def test_plates_are_never_fetched_all_at_once(tmp_path: Path) -> None:
+    paths = registered(tmp_path, "tahoe_plates", MINIS["tahoe_plates"]())
+    with pytest.raises(UserError, match=r"fetched part by part, found no part .*--only, of plate1, plate2"):
+        obtained(paths)

@@ -16,6 +16,7 @@ from embbench.cache.sources import MIRROR, RECORD, safe
 from embbench.cache.store import lock
 from embbench.core import UserError
 
+PACKAGED = Path(__file__).resolve().parents[1] / "data"  # what ships with the package, scripts among it
 HASHES = ("published", "third_party", "record")
 Progress = Callable[[str, int, int | None], None]
 
@@ -35,7 +36,7 @@ class DataFile:
     unpack : '' stored as it is; ``gzip`` stored without its ``.gz``; or names of members of a zip or tar archive, each
         stored under its last name, or under another with ``member -> name``.
     part : tag of files that can be fetched apart.
-    manual : what a person must do to get it where a script cannot.
+    manual : what a person must do to get it where a script cannot; in a record, ``{data}`` is the packaged folder.
 
     Raises
     ------
@@ -132,6 +133,7 @@ def _record(raw: Mapping[str, Any]) -> DataFile:
     if isinstance(unpack, Mapping):
         unpack = [f"{member} -> {stored}" for member, stored in unpack.items()]
     told["unpack"] = unpack if isinstance(unpack, str) else tuple(map(str, unpack))
+    told["manual"] = str(raw.get("manual") or "").replace("{data}", str(PACKAGED))
     return DataFile(**told)
 
 

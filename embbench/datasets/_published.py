@@ -142,7 +142,10 @@ class Screen:
             options = self._options(file)
             self._check_scale(file, options)
         sums = self.published.digests()
-        told: dict[str, Any] = {"file": next(iter(sums.values())) if len(sums) == 1 else sums, "reader": code_of(self.reader)}
+        told: dict[str, Any] = {
+            "file": next(iter(sums.values())) if len(sums) == 1 else sums,
+            "reader": code_of(self.reader),
+        }
         source = ", ".join(self.published.stored)
         told |= {"published": self.published.name, "only": self.published.only, "read": dict(self.options)}
         told |= {"own": dict(self.own)} if self.own else {}

@@ -93,7 +93,7 @@ def left_out(recipe: Recipe, read: Callable[[str], np.ndarray], size: int, notes
         hit, said = np.ones(size, dtype=bool), []
         for name, value in rule.items():
             wanted = [value] if isinstance(value, str) else [str(v) for v in value]
-            hit &= np.isin(read(name).astype(str), wanted)
+            hit &= np.fromiter((each in wanted for each in read(name)), dtype=bool, count=size)
             said.append(f"{name} {' or '.join(wanted)}")
         notes.append(f"recipe {recipe.name}: {', '.join(said)} left out: {int(hit.sum()):,}")
         out |= hit

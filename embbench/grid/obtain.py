@@ -143,6 +143,12 @@ def fetch_screen(
     """
     spec = published_spec(registry, name, only)
     made, entry = spec.make(), spec.entry
+    if getattr(made, "piecemeal", False) and not made.published.only:
+        parts = list(dict.fromkeys(file.part for file in made.published.files if file.part))
+        raise UserError(
+            f"{entry.name} is fetched part by part, found no part ({entry.about.get('size', 'large')}): name one with "
+            f"--only, of {', '.join(parts)}"
+        )
     bring(
         entry.name,
         made.published.folder,
