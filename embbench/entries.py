@@ -128,7 +128,7 @@ class Entry:
 
     def make(self, **overrides: Any) -> Any:
         """A fresh component; metrics are declared objects, so their parameters replace fields."""
-        thing, params = self.load(), {**self.params, **overrides}
+        thing, params = self.load(), {**self.params, **self._of_recipe(overrides), **overrides}
         if self.needs_file and self.argument in OWN_FILES and self.argument not in params:
             raise UserError(f"{self.kind} {self.name!r} needs {self.needs_file}")
         declared = isinstance(thing, Metric | Composite)
@@ -151,6 +151,11 @@ class Entry:
             ) from error
         except ValueError as error:
             raise UserError(f"{self.kind} {self.name!r}: {error}") from error
+
+    def _of_recipe(self, overrides: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Import options of the recipe that is asked for; what the user gives beside it wins."""
+        recipes = self.params.get("recipes", {}) if "recipe" in overrides else {}
+        return recipes.get(overrides.get("recipe"), {}).get("options", {})
 
     def preset(self, name: str) -> dict[str, Any]:
         """Parameters of a preset; none of ``default``.

@@ -86,13 +86,21 @@ class Registry:
         self._also: dict[tuple[str, str], Entry] = {}  # further names
         for path in paths:
             for entry in read_entries(path):
-                if (entry.kind, entry.name) in self._entries:
-                    other = self._entries[entry.kind, entry.name].impl
-                    raise UserError(
-                        f"{path}: {entry.kind}/{entry.name} is already registered as {other}; choose another name"
-                    )
-                self._entries[entry.kind, entry.name] = entry
-                self._also |= {(entry.kind, name): entry for name in entry.also}
+                self._add(entry, path)
+
+    def _add(self, entry: Entry, path: Path) -> None:
+        """A name of its own may be what is a further name of another entry, and then means the former."""
+        taken = {entry.name: self._entries.get((entry.kind, entry.name))}
+        taken |= {
+            name: self._entries.get((entry.kind, name)) or self._also.get((entry.kind, name)) for name in entry.also
+        }
+        for name, other in taken.items():
+            if other is not None:
+                raise UserError(
+                    f"{path}: {entry.kind}/{name} is already registered as {other.impl}; choose another name"
+                )
+        self._entries[entry.kind, entry.name] = entry
+        self._also |= {(entry.kind, name): entry for name in entry.also}
 
     @property
     def users(self) -> tuple[str, ...]:

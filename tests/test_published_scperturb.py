@@ -31,10 +31,20 @@ def told(data: PerturbationDataset) -> str:
 
 
 def test_plasmid_tags_are_cut_and_control_guides_are_controls(tmp_path: Path) -> None:
-    data = load("adamson16_pilot", tmp_path)
-    assert set(data.entity_names) == set(GENES[:6])
-    assert "BRCA1_pDS354 -> BRCA1" in told(data)
+    data = load("adamson16_pilot", tmp_path / "a")
+    assert set(data.entity_names) == {"SNAI1", "SPI1", "BHLHE40", "EP300"}
+    assert "BHLHE40_pDS258 -> BHLHE40" in told(data)
+    assert "cells without a perturbation label, dropped: 12" in told(data), "* is no guide"
     assert data.meta["import_counts"]["control_labels"] == 2
+    data = load("adamson16_epistasis", tmp_path / "b")
+    known = {("ATF6",), ("EIF2AK3",), ("ERN1",), ("EIF2AK3", "ERN1"), ("ATF6", "EIF2AK3"), ("ATF6", "EIF2AK3", "ERN1")}
+    assert set(data.entities) == known
+    assert "Gal4-4(mod)" not in load("adamson16_upr", tmp_path / "c").entity_names
+
+
+def test_guides_of_one_gene_are_one_perturbation(tmp_path: Path) -> None:
+    data = load("papalexi21_scperturb", tmp_path)
+    assert set(data.entity_names) == {"ATF2", "IFNGR2", "IFNGR1", "STAT1", "CUL3", "JAK2"}
 
 
 def test_drugs_are_renamed_and_genes_without_an_id_dropped(tmp_path: Path) -> None:
@@ -80,6 +90,11 @@ def test_recipes_keep_and_say(tmp_path: Path) -> None:
         "sciplex3_scperturb", tmp_path / "c", recipe="perturbench", recipes={"perturbench": {"doses": "max"}}
     )
     assert set(highest.dose) == {10000.0}
+    own = default().parse("datasets", "norman19:recipe=cole2026:controls=halves")
+    params = placed(tmp_path / "e", {"norman19_scperturb": MINIS["norman19_scperturb"]})["datasets/norman19_scperturb"]
+    data = own.make(**params).load()
+    assert data.meta["controls"] == "halves", "what is given beside a recipe wins"
+    assert "deviates, controls=halves (the recipe: shared)" in told(data)
     with pytest.raises(UserError, match=r"recipe must be one of embbench, perturbench, cole2026, found 'other'"):
         load("norman19_scperturb", tmp_path / "d", recipe="other")
 
@@ -122,6 +137,18 @@ def test_other_files_are_refused(files: object, message: str, tmp_path: Path) ->
     for act in (reader.check, reader.load):
         with pytest.raises(UserError, match=message):
             act()
+
+
+def test_means_over_batches_need_batches(tmp_path: Path) -> None:
+    columns = {"perturbation": lambda n, names: names, "cell_line": turns("RPE1")}
+    files = dict(released("replogle22_rpe1_scperturb", SINGLES, var={"ensembl_id": GENES}, **columns))
+    with pytest.raises(UserError, match="means over batches, found no batch column"):
+        load("replogle22_rpe1_scperturb", tmp_path, files, recipe="cole2026")
+
+
+def test_an_option_that_does_not_exist_is_told_before_anything_is_fetched() -> None:
+    with pytest.raises(UserError, match="norman19_scperturb: there is no option 'foo'"):
+        default().parse("datasets", "norman19:foo=1").make()
 
 
 def test_what_is_not_fetched_says_how(fresh_home: Path) -> None:

@@ -58,7 +58,7 @@ def import_screen(
     from embbench.grid.names import registry_of
     from embbench.grid.threads import one_thread
 
-    if name in {entry.name for entry in registry_of(()).entries("datasets")}:
+    if name in registry_of(()).names("datasets"):
         raise UserError(f"import: {name!r} is the name of a registered dataset; choose another --name")
     with one_thread():  # as in a grid: the same bits, and threads only cost here
         data = import_h5ad(

@@ -55,7 +55,7 @@ class ImportOptions:
     >>> ImportOptions("guide", matching="pairs")
     Traceback (most recent call last):
         ...
-    embbench.core.screen.UserError: import: matching must be one of batch, equal-batch, pooled, got 'pairs'
+    embbench.core.screen.UserError: import: matching must be one of batch, equal-batch, pooled, batch-means, got 'pairs'
     """
 
     perturbation_key: str
@@ -99,6 +99,11 @@ class ImportOptions:
             raise UserError(f"import: min_cells must be at least 1, got {self.min_cells}")
         if self.max_residual is not None and not self.max_residual > 0:
             raise UserError(f"import: max_residual is a share of control above 0, e.g. 0.3, got {self.max_residual}")
+        if self.matching == "batch-means" and self.batch_key is None:
+            raise UserError(
+                "import: matching batch-means takes means over batches, found no batch column; name one (batch_key), "
+                "or choose matching pooled"
+            )
         keys = [self.perturbation_key, *self.context_keys]
         if repeated := sorted({k for k in keys if keys.count(k) > 1}):
             raise UserError(

@@ -274,7 +274,17 @@ def screen_of(
     own: Mapping[str, Any] | None = None,
     opener: Opener | None = None,
 ) -> Screen:
-    """A `Screen` from the parameters of a reader; the import options that its recipe sets win over the others."""
+    """A `Screen` from the parameters of a reader, the import options of its recipe among them.
+
+    Raises
+    ------
+    UserError
+        An option that imports do not have; no such recipe.
+    """
     given, facts = split_options(options)
     told = recipe_of(recipe, given.pop("recipes", {}), published.name)
-    return Screen(published, reader, assemble, {**given, **told.options}, expects, told, facts, own or {}, opener)
+    if unknown := sorted(set(given) - set(ImportOptions.__dataclass_fields__)):
+        known = ", ".join(sorted(ImportOptions.__dataclass_fields__))
+        raise UserError(f"{published.name}: there is no option {unknown[0]!r}; options of the import are {known}")
+    other = {name: given.get(name) for name, value in told.options.items() if given.get(name) != value}
+    return Screen(published, reader, assemble, given, expects, replace(told, changed=other), facts, own or {}, opener)

@@ -32,6 +32,7 @@ class Recipe:
     doses : ``all``, or ``max``: conditions at the highest dose of the screen.
     drop : cells or conditions that are left out before anything is computed, each a mapping of columns to a value or
         values: ``{drug: A}`` or ``{drug: A, cell_type: [T, B]}`` (all must match). Readers apply them (`left_out`).
+    changed : import options that the user gave in place of the recipe's.
     note : what of the published curation is not done, and why.
     """
 
@@ -42,6 +43,7 @@ class Recipe:
     sets: str = "all"
     doses: str = "all"
     drop: Sequence[Mapping[str, Any]] = ()
+    changed: Mapping[str, Any] = field(default_factory=dict)
     note: str = ""
 
     def __post_init__(self) -> None:
@@ -110,8 +112,10 @@ def curate(data: PerturbationDataset, recipe: Recipe) -> PerturbationDataset:
     """
     if recipe == Recipe():
         return data
-    lines = [
-        f"recipe {recipe.name}: " + (", ".join(f"{k}={v}" for k, v in recipe.options.items()) or "no import options")
+    options = {name: value for name, value in recipe.options.items() if name not in recipe.changed}
+    lines = [f"recipe {recipe.name}: " + (", ".join(f"{k}={v}" for k, v in options.items()) or "no import options")]
+    lines += [
+        f"recipe {recipe.name}: deviates, {k}={v} (the recipe: {recipe.options[k]})" for k, v in recipe.changed.items()
     ]
     for what, keep in _kept(data, recipe):
         if not keep.any():

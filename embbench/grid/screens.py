@@ -52,7 +52,7 @@ def substituted(digest: str, data: PerturbationDataset) -> Iterator[None]:
 def _screen(name: str, genes: str, paths: tuple[str, ...]) -> PerturbationDataset:
     registry = registry_of(paths)
     known = set(registry.names("datasets"))
-    if name in imported() and name not in known:
+    if name in imported() and name not in {e.name for e in registry.entries("datasets")}:  # it may be a further name
         data = load_imported(name)
     elif name.partition(":")[0] in known:
         spec = registry.parse("datasets", name)
