@@ -27,6 +27,7 @@ from embbench.cache.store import (
     DamagedFileError,
     content_hash,
     lock,
+    map_h5,
     read_h5,
     read_record,
     read_whole,
@@ -103,6 +104,15 @@ def test_arrays_attributes_and_records_come_back(tmp_path: Path) -> None:
         assert file["matrix"].chunks is None
         assert file["matrix"].compression is None
     assert [p.name for p in path.parent.iterdir()] == ["a.h5"]
+
+
+def test_names_may_hold_a_slash(tmp_path: Path) -> None:
+    """Contexts such as ``T/2`` name folds, columns such as ``dose (mg/ml)`` covariates."""
+    names = ["T/2|train", "dose (mg/ml)", "a/b/c", "%2F", "plain"]
+    for size in (2, 3_000_000):  # written in memory, and through the library
+        write_h5(tmp_path / "a.h5", "split", {name: np.arange(size) for name in names}, {})
+        for read in (read_h5, map_h5):
+            assert sorted(read(tmp_path / "a.h5", "split")[0]) == sorted(names)
 
 
 def test_the_content_hash_leaves_records_out_and_nothing_else(tmp_path: Path) -> None:

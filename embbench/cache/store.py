@@ -30,6 +30,7 @@ FORMAT = 1
 FORMATS = {"cells": 2}  # of kinds that changed: cells of version 1 had no totals and no names
 SEAL = 512  # bytes of the user block
 IN_MEMORY = 1 << 22  # bytes of arrays up to which a file is put together before it is written
+SLASH = "\x1f"  # in HDF5 a slash is a group, in names of contexts and columns it is a letter
 MAGIC = b"embbench artefact, sha256 and number of the bytes after this block: "
 Reader = Callable[[Path, str], tuple[dict[str, np.ndarray], dict[str, Any]]]
 TEMPORARY = re.compile(r"\..+\.([0-9a-f]{6})-(\d+)-(\d+)\.[^.]+\.tmp")
@@ -170,6 +171,7 @@ def write_h5(
     """
     arrays = {k: np.asarray(v) for k, v in arrays.items()}
     sha = content_hash(arrays, attributes)
+    arrays = {name.replace("/", SLASH): array for name, array in arrays.items()}
     facts = {"embbench-type": kind, "attributes": json.dumps(attributes, sort_keys=True), "sha256": sha}
     facts["record"] = json.dumps(record or {})
     if sum(array.nbytes for array in arrays.values()) > IN_MEMORY:
@@ -316,7 +318,7 @@ def _open(
             if found != (kind, version):
                 raise DamagedFileError(f"{path}: expected a {kind} file of version {version}, found {found}")
             attributes = json.loads(file.attrs["attributes"])
-            arrays = {name: take(item) for name, item in file.items()}
+            arrays = {name.replace(SLASH, "/"): take(item) for name, item in file.items()}
     except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
         raise DamagedFileError(f"{path}: not a readable HDF5 file: {error}") from error
     return arrays, attributes
