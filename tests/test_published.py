@@ -23,7 +23,7 @@ from embbench.core import PerturbationDataset, UserError
 from embbench.grid.config import read_grid
 from embbench.grid.describe import describe
 from embbench.grid.names import registry_of
-from embbench.grid.obtain import catalogue, fetch_screen, is_published, told_of
+from embbench.grid.obtain import catalogue, fetch_screen, is_published, short_names, told_of
 from embbench.grid.schedule import run_grid
 from embbench.grid.screens import forget, screen
 from embbench.registry import default
@@ -115,10 +115,11 @@ def test_the_same_from_a_server(name: str, tmp_path: Path) -> None:
 
 def test_the_catalogue_names_every_screen() -> None:
     listed = {record["name"]: record for record in catalogue(default())}
-    assert {entry.name for entry in ENTRIES} <= set(listed)
+    assert {entry.name for entry in ENTRIES} == set(listed)
+    assert short_names(default())["norman19"] == "norman19_scperturb"
     for entry in ENTRIES:
         assert all((entry.licence, entry.reference, entry.dated)), entry.name
-        assert listed[entry.name]["state"] == "not fetched"
+        assert not listed[entry.name]["here"]
 
 
 def test_norman_reads_pairs_and_gemgroups(tmp_path: Path) -> None:

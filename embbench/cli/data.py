@@ -94,10 +94,16 @@ def list_screens(registry: RegistryOption = None) -> None:
     """Every known screen: cells, perturbations, contexts, licence, size, and whether it is on this machine."""
     from embbench.cache.screens import imported
     from embbench.grid.names import registry_of
-    from embbench.grid.obtain import catalogue
+    from embbench.grid.obtain import catalogue, is_published, short_names
 
-    show("screens", catalogue(registry_of(registry_paths(registry))))
+    known = registry_of(registry_paths(registry))
+    own = [e.name for e in known.entries("datasets") if not is_published(e) and not e.argument]
+    typer.echo(f"on this machine: {', '.join(own)}\n")
+    show("published", catalogue(known))
+    typer.echo("* must be accepted once (--accept-licence)")
+    typer.echo("short names: " + ", ".join(f"{name} = {of}" for name, of in short_names(known).items()))
     if own := imported():
+        typer.echo()
         show("imported", [{"name": n, "conditions": f["conditions"], "from": f["source"]} for n, f in own.items()])
     say("embbench data describe NAME tells more; embbench data fetch NAME brings what is not fetched")
 

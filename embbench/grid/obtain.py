@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -26,26 +27,33 @@ def is_published(entry: Entry) -> bool:
 
 
 def catalogue(registry: Registry) -> list[dict[str, Any]]:
-    """One record per screen: names, cells, perturbations, contexts, size, whether it is ready, licence."""
+    """One record per published screen: name, cells, perturbations, contexts, size, whether it is here, and its licence
+    in short, with * where it must be accepted.
+    """
     out = []
     for entry in registry.entries("datasets"):
-        if entry.argument:
-            continue  # a reader for files of the user's own
-        about = entry.about
-        size, status = _size_and_state(entry)
+        if not is_published(entry):
+            continue
+        size, found = _size_and_state(entry)
+        listed = str(entry.about.get("contexts", "")).split(", ")
+        licence = re.split("[;:(]", entry.licence)[0].strip()  # whole in `facts_of`
         out.append(
             {
                 "name": entry.name,
-                "also": ", ".join(entry.also),
-                "cells": _number(about.get("cells", "")),
-                "perturbed": _number(about.get("perturbations", "")),
-                "contexts": str(about.get("contexts", "")),
+                "cells": _number(entry.about.get("cells", "")),
+                "perturbed": _number(entry.about.get("perturbations", "")),
+                "contexts": listed[0].partition(" x ")[0] if len(listed) == 1 else str(len(listed)),
                 "size": size,
-                "state": status,
-                "licence": f"{entry.licence} (to be accepted)" if entry.restricted else entry.licence,
+                "here": {"ready": "yes", "not fetched": ""}.get(found, "in part"),
+                "licence": f"{licence} *" if entry.restricted else licence,
             }
         )
     return out
+
+
+def short_names(registry: Registry) -> dict[str, str]:
+    """Further name of a published screen -> its name."""
+    return {also: e.name for e in registry.entries("datasets") if is_published(e) for also in e.also}
 
 
 def _number(value: Any) -> str:
@@ -53,8 +61,6 @@ def _number(value: Any) -> str:
 
 
 def _size_and_state(entry: Entry) -> tuple[str, str]:
-    if not is_published(entry):
-        return "", "ready"
     made = entry.make().published
     known, unknown = announced(made.files)
     size = megabytes(known) if known else str(entry.about.get("size", "not known"))
