@@ -23,6 +23,8 @@ class Site:
     cuts: dict[str, list[int]] = field(default_factory=dict)  # path -> bytes after which answers break off, in turn
     busy: dict[str, list[int]] = field(default_factory=dict)  # path -> statuses of the first answers, in turn
     drips: dict[str, int] = field(default_factory=dict)  # path -> number of answers that come a few bytes at a time
+    codings: dict[str, str] = field(default_factory=dict)  # path -> Content-Encoding, whatever the bytes are
+    lengthless: dict[str, str] = field(default_factory=dict)  # path -> "close" or "chunked": no Content-Length
     pause: float = 0.0  # seconds before an answer
     tagless: bool = False
     ranges: bool = True
@@ -100,10 +102,20 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("X-Repo-Commit", commit)
         self.send_header("Accept-Ranges", "bytes")
         self.send_header("Content-Type", site.kinds.get(path, "application/octet-stream"))
-        self.send_header("Content-Length", str(len(rest)))
+        if path in site.codings:
+            self.send_header("Content-Encoding", site.codings[path])
+        framing = site.lengthless.get(path, "")
+        if framing == "chunked":
+            self.send_header("Transfer-Encoding", "chunked")
+        elif framing:
+            self.send_header("Connection", "close")
+        else:
+            self.send_header("Content-Length", str(len(rest)))
         self.end_headers()
         if not body:
             return
+        if framing == "chunked":
+            rest = b"%x\r\n%s\r\n0\r\n\r\n" % (len(rest), rest)
         cut = site.cuts.get(path, [])
         if cut:
             rest = rest[: cut.pop(0)]

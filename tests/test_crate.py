@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 import hashlib
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -24,6 +26,7 @@ from embbench.exchange._machine import Scrubber, machine_paths
 from embbench.exchange.crate import write_crate
 from embbench.exchange.workflow import write_workflow
 from embbench.grid.config import Grid
+from embbench.grid.names import registry_of, screens_behind
 from embbench.grid.results import Results
 from embbench.grid.schedule import run_grid
 
@@ -203,16 +206,25 @@ def test_the_same_folder_gives_the_same_bytes_and_links_share_them(secret: Path,
 def test_failures_several_grids_and_restricted_screens(secret: Path, tmp_path: Path) -> None:
     folder = tmp_path / "res"
     shutil.copytree(secret / "res", folder)
-    closed = {"impl": FULL, "licence": "CC BY-NC 4.0", "restricted": "commercial use"}
+    closed = {"impl": FULL, "licence": "CC BY-NC 4.0", "restricted": "commercial use", "also": ["shut"]}
     paths = write_registry(tmp_path, datasets={"closed": closed})
     plain: dict[str, Any] = {"baselines": False, "permutations": {}, "metrics": ["l2_notarget"]}
-    run_grid(Grid(dataset=["closed"], head=["no_change"], **plain), folder, paths=paths)
+    run_grid(Grid(dataset=["shut"], head=["no_change", "context_mean"], **plain), folder, paths=paths)  # further name
+    known = registry_of(tuple(paths))
+    for spec in ("closed", "shut", "labelled:shut:test=welch", "labelled:test=welch:closed"):
+        assert any(entry.restricted for entry in screens_behind(known, spec)), spec
+    assert screens_behind(known, "an_import") == []
     results = Results(folder)
     failed = results.plans()[0]["runs"][0]["key"]
     results.path("predictions", failed).unlink()
     results.add_failure(failed, "out of memory")
     notes = " | ".join(write_crate(folder, tmp_path / "crate", paths=paths, predictions=True).notes)
-    assert "1 files listed in manifest.csv only (its licence restricts use)" in notes
+    held = len([p for p in results.plans()[1]["runs"] if not p["reason"]])
+    assert (
+        f"{held + 1} files listed in manifest.csv only (its licence restricts use)" in notes
+    )  # predictions and screen
+    kept = {p["key"] for p in results.plans()[0]["runs"] if not p["reason"]} - {failed}
+    assert {p.stem for p in (tmp_path / "crate" / "results" / "predictions").iterdir()} == kept
     graph = graph_of(tmp_path / "crate")
     assert ids(graph["./"]["mentions"]) == ["#grid-1", "#grid-2"]
     assert graph["#grid-1"]["actionStatus"] == "http://schema.org/FailedActionStatus"
@@ -316,6 +328,31 @@ def test_a_workflow_says_what_must_be_brought(secret: Path, tmp_path: Path) -> N
     assert (tmp_path / "flow" / "inputs" / "beside.csv").exists()
     (note,) = write_workflow(secret / "res", tmp_path / "small", limit=10).notes
     assert note.startswith("put vec.csv at inputs/vec.csv")
+
+
+def test_no_name_of_a_file_breaks_the_workflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Quotes, braces, blanks and dollars in names of inputs and registry files; the Snakefile names plain copies."""
+    monkeypatch.chdir(tmp_path)
+    paths = write_registry(tmp_path, datasets={"mine": {"impl": FULL}})
+    odd = shutil.move(paths[0], tmp_path / "my reg $(touch x).yaml")
+    table = tmp_path / 'fo"ld {a}; x.tsv'
+    from embbench.grid.screens import screen
+
+    names = dict.fromkeys("+".join(e) for e in screen("mine", "all", (str(odd),)).entities)
+    lines = [f"{name}\t{'test' if i % 2 else 'train'}" for i, name in enumerate(names)]
+    table.write_text("\n".join(["condition\tfold:a", *lines]), encoding="utf-8")
+    plain: dict[str, Any] = {"baselines": False, "permutations": {}, "metrics": ["l2_notarget"]}
+    grid = Grid(dataset=["mine"], split=[f"file:'{table.name}'"], head=["no_change"], **plain)
+    assert not run_grid(grid, tmp_path / "res", paths=(str(odd),)).failed
+    write_workflow(tmp_path / "res", tmp_path / "flow", paths=(str(odd),))
+    flow = tmp_path / "flow"
+    text = (flow / "Snakefile").read_text("utf-8")
+    lists = {k: ast.literal_eval(v) for k, v in re.findall(r"^(REGISTRY|INPUTS) = (.*)$", text, re.MULTILINE)}
+    assert lists == {"REGISTRY": ["registry/1-my-reg-touch-x-.yaml"], "INPUTS": ["inputs/fo-ld-a-x.tsv"]}
+    assert (flow / lists["INPUTS"][0]).read_bytes() == table.read_bytes()
+    assert (flow / lists["REGISTRY"][0]).is_file()
+    (cell,) = (flow / "cells").iterdir()
+    assert yaml.safe_load(cell.read_text("utf-8"))["split"] == ["file:'inputs/fo-ld-a-x.tsv'"]
 
 
 @pytest.mark.slow

@@ -8,6 +8,8 @@ import io
 import json
 import multiprocessing
 import resource
+import subprocess
+import sys
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
@@ -15,14 +17,29 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import h5py
+import numpy as np
 import pytest
 from _server import Site, serving
 
-from embbench.cache import datafiles, download, fetched, licences
-from embbench.cache.datafiles import DataFile, announced, bring, chosen, digests, folder_of, records, require, state
+from embbench.cache import datafiles, download, fetched, fetching, licences, verified
+from embbench.cache import unpack as unpacking
+from embbench.cache.datafiles import (
+    DataFile,
+    announced,
+    bring,
+    chosen,
+    digests,
+    folder_of,
+    records,
+    require,
+    state,
+    withdraw,
+)
 from embbench.core import UserError
 
 BODY = bytes(range(256)) * 9_000  # 2.3 MB: several blocks
+NOISE = np.random.default_rng(0).bytes(100_000)
 SMALL = b"ENSG00000000003\tTSPAN6\r\n"
 HDF5 = b"\x89HDF\r\n\x1a\n" + bytes(64)
 PAGE = b"\xef\xbb\xbf \n<!DOCTYPE HTML><html>Please log in</html>"
@@ -58,6 +75,16 @@ def zipped(members: dict[str, bytes], attributes: int = 0) -> bytes:
     return buffer.getvalue()
 
 
+def spoilt_zip() -> bytes:
+    """A zip archive whose LZMA stream is damaged in its middle."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_LZMA) as file:
+        file.writestr("m/a.h5ad", BODY)
+    packed = bytearray(buffer.getvalue())
+    packed[100:140] = b"!" * 40
+    return bytes(packed)
+
+
 REG, LINK, DEVICE = tarfile.REGTYPE, tarfile.SYMTYPE, tarfile.CHRTYPE
 
 
@@ -69,6 +96,7 @@ class World:
     mirror: Path
     said: list[str] = field(default_factory=list)
     steps: list[tuple[str, int, int | None]] = field(default_factory=list)
+    arrived: list[str] = field(default_factory=list)
 
     def publish(self, name: str, body: bytes) -> None:
         """The same bytes at an address, in a mirror with and in a folder mirror."""
@@ -79,11 +107,12 @@ class World:
     def file(self, name: str, **facts: Any) -> DataFile:
         return DataFile(name, (f"{self.site.url}/d/{name}?download=1",), **facts)
 
-    def bring(self, *files: DataFile, via: str = "address", **more: Any) -> Path:
+    def bring(self, *files: DataFile, via: str = "address", into: str = "ds", **more: Any) -> Path:
         mirror = {"address": None, "mirror address": f"{self.site.url}/m/", "mirror": str(self.mirror)}[via]
-        told: dict[str, Any] = {"licence": "CC BY 4.0", "mirror": mirror, "say": self.said.append}
-        bring("ds", folder_of("ds"), files, **told, progress=lambda *step: self.steps.append(step), **more)
-        return folder_of("ds")
+        told: dict[str, Any] = {"licence": "CC BY 4.0", "mirror": mirror, "say": self.said.append, **more}
+        draw = {"progress": lambda *step: self.steps.append(step)}
+        self.arrived = bring(into, folder_of(into), files, **told, **draw)
+        return folder_of(into)
 
 
 @pytest.fixture
@@ -251,6 +280,20 @@ def answers(*codes: int) -> Callable[[World, pytest.MonkeyPatch], None]:
     return lambda world, _: world.site.busy.update({"/d/x.h5ad": list(codes), "/m/ds/x.h5ad": list(codes)})
 
 
+def coded(world: World, _: pytest.MonkeyPatch) -> None:
+    world.site.codings |= {"/d/x.h5ad": "br", "/m/ds/x.h5ad": "GZIP"}
+
+
+def endless(kind: str, *sizes: int) -> Callable[[World, pytest.MonkeyPatch], None]:
+    """Answers that do not say how long they are, and are closed after so many bytes."""
+
+    def spoil(world: World, _: pytest.MonkeyPatch) -> None:
+        world.site.lengthless["/d/x.h5ad"] = kind
+        world.site.cuts["/d/x.h5ad"] = list(sizes)
+
+    return spoil
+
+
 def cut(world: World, _: pytest.MonkeyPatch) -> None:
     world.site.cuts["/d/x.h5ad"] = [1_500_000, *[200_000] * 4]
 
@@ -279,6 +322,10 @@ def unplugged(world: World, patch: pytest.MonkeyPatch) -> None:
 
 ZIP: dict[str, Any] = {"name": "x.zip", "facts": {"unpack": ("m/a.h5ad",)}, "good": zipped({"m/a.h5ad": BODY})}
 TAR: dict[str, Any] = {"name": "x.tar.gz", "facts": {"unpack": ("m/a.h5ad",)}, "good": tar(("m/a.h5ad", REG, BODY))}
+XZ: dict[str, Any] = TAR | {
+    "name": "x.tar.xz",
+    "good": tar(("noise", REG, NOISE), ("m/a.h5ad", REG, BODY), mode="w:xz"),
+}
 GZIP: dict[str, Any] = {"name": "x.mtx.gz", "facts": {"unpack": "gzip"}, "good": gzip.compress(BODY)}
 WIRE: dict[str, Any] = {"via": ("address", "mirror address")}
 FLIPPED = gzip.compress(BODY)[:-8] + bytes(4) + gzip.compress(BODY)[-4:]  # the CRC
@@ -306,6 +353,16 @@ FAULTS = {
     "empty": Fault("expected a file, found 0 bytes; nothing was kept", b""),
     "503 for ever": Fault("HTTP 503., 3 times; try again later", spoil=answers(503, 503, 503), via=("address",)),
     "breaks off": Fault("broke off after .* of 2304000 bytes, 3 times; run", spoil=cut, via=("address",), kept=True),
+    "packed on its way": Fault("sends it packed .Content-Encoding: (br|gzip).; fetch it with", spoil=coded, **WIRE),
+    "closed half way, size known": Fault(
+        "broke off after 1500000 of 2304000 bytes, 3 times",
+        facts={"bytes": len(BODY)},
+        spoil=endless("close", *[1_500_000] * 3),
+        via=("address",),
+    ),
+    "closed half way, in chunks": Fault(
+        "broke off .*, 3 times", spoil=endless("chunked", *[1_500_000] * 3), via=("address",)
+    ),
     "slow drip": Fault("gave .* bytes in .* s, 3 times; run the comm", spoil=slow, via=("address",), kept=True),
     "no network": Fault("cannot be reached .*Network is unreachable", spoil=unplugged, via=("address",)),
     "disk too small": Fault("needs 2.3 MB, .* has 1.0 kB free", facts={"bytes": len(BODY)}, spoil=full),
@@ -331,6 +388,10 @@ FAULTS = {
     ),
     "gzip damaged": Fault("expected a whole gzip file, found .*CRC", FLIPPED, **GZIP),
     "gzip truncated": Fault("expected a whole gzip file", GZIP["good"][:-9], **GZIP),
+    "xz damaged": Fault(
+        "expected a whole .* archive, found .*LZMAError", XZ["good"][:60_000] + b"!" * 40 + XZ["good"][60_040:], **XZ
+    ),
+    "zip of xz damaged": Fault("expected a whole .* archive, found .*LZMA", spoilt_zip(), **ZIP),
     "no gzip": Fault("expected a whole gzip file, found 24 bytes", SMALL, **GZIP),
 }
 
@@ -353,7 +414,8 @@ def test_faults(case: str, via: str, world: World, tmp_path: Path) -> None:
     assert bool(left) is fault.kept
     assert not list(tmp_path.rglob("evil"))
     assert state(folder_of("ds"), [file]) == "not fetched"
-    world.site.busy, world.site.drips, world.site.cuts, world.site.kinds = {}, {}, {}, {}
+    for spoilt in ("busy", "drips", "cuts", "kinds", "codings", "lengthless"):
+        getattr(world.site, spoilt).clear()
     world.publish(fault.name, fault.good)  # repaired: it is fetched as if nothing had been
     world.site.asked.clear()
     folder = world.bring(file, via=via)
@@ -364,11 +426,11 @@ def test_faults(case: str, via: str, world: World, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def small_files() -> Iterator[None]:
+def small_files() -> Iterator[Callable[[], None]]:
     """The kernel refuses files beyond a megabyte, in the middle of a write, as it does on a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, hard))
-    yield
+    yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
@@ -378,10 +440,48 @@ def test_a_disk_that_fills_up(kind: str, via: str, world: World, request: pytest
     how: dict[str, Any] = {"plain": {"good": BODY}, "zip": ZIP, "tar": TAR, "gzip": GZIP}[kind]
     file = world.file(how.get("name", "x.h5ad"), **how.get("facts", {}))
     world.publish(file.name, how["good"])
-    request.getfixturevalue("small_files")
+    limit = request.getfixturevalue("small_files")
     with pytest.raises(UserError, match=r"cannot (write|unpack) .*(File too large|No space left).*; make space"):
         world.bring(file, via=via)
-    assert lying() == []
+    left = lying()
+    if kind == "plain" or via == "mirror":
+        assert left == []
+        return
+    assert [name.endswith(".part") for name in left] == [True], "the transfer that was whole is lost"
+    limit()
+    world.site.asked.clear()
+    folder = world.bring(file, via=via)
+    assert world.site.asked == [], "transferred again"
+    assert (folder / file.stored[0]).read_bytes() == BODY
+    assert lying() == sorted(["ds/fetched.json", f"ds/{file.stored[0]}"])
+    assert json.loads((folder / "fetched.json").read_text())["files"][file.stored[0]]["from"].startswith("http")
+
+
+def test_too_little_space_is_seen_before_unpacking(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = fetched.shutil.disk_usage("/")._replace(free=2_000_000)
+    for how, said in ((GZIP, "2.3 MB"), (ZIP, "2.3 MB")):
+        file = world.file(how["name"], **how["facts"])
+        world.publish(file.name, how["good"])
+        with monkeypatch.context() as patch:
+            patch.setattr(fetched.shutil, "disk_usage", lambda _: usage)
+            with pytest.raises(UserError, match=rf"unpacking http.* needs {said}, .* has 2.0 MB free"):
+                world.bring(file)
+        assert any(f"unpacking {file.name} into at least {said}" in text for text in world.said)
+        world.site.asked.clear()
+        assert (world.bring(file) / file.stored[0]).read_bytes() == BODY
+        assert world.site.asked == [], "transferred again"
+
+
+@pytest.mark.parametrize(("lines", "least"), [((BODY,), 2_304_000), ((BODY, b""), 0), ((b"!", BODY), 2_304_000)])
+def test_room_that_a_gzip_file_asks_for(lines: tuple[bytes, ...], least: int, tmp_path: Path) -> None:
+    """The last four bytes (RFC 1952) are those of the last member; no estimate is above the truth."""
+    path = tmp_path / "x.gz"
+    path.write_bytes(b"".join(map(gzip.compress, lines)))
+    assert least <= unpacking.room(path) <= sum(map(len, lines))
+    path.write_bytes(path.read_bytes()[:-4] + b"\xff" * 4)  # damaged: nothing is refused for 4 GB that cannot be
+    assert unpacking.room(path) <= 1032 * path.stat().st_size
+    path.write_bytes(SMALL)
+    assert unpacking.room(path) == 0
 
 
 def test_a_person_must_fetch_it(world: World) -> None:
@@ -441,6 +541,193 @@ def test_files_placed_by_hand(world: World) -> None:
     assert digests(folder, [file]) == {"x.h5ad": sha(BODY)}
 
 
+@pytest.mark.parametrize("known", [{"md5": md5(BODY)}, {"sha256": sha(BODY)}, {"bytes": len(BODY), "hashes": "record"}])
+def test_files_placed_by_hand_are_compared_at_the_first_load(known: dict[str, Any], world: World) -> None:
+    file = world.file("x.h5ad", **{"hashes": "published", **known})
+    path = folder_of("ds") / "x.h5ad"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(SMALL)
+    with pytest.raises(UserError, match=r"x.h5ad: expected .*, found .*; remove it, then embbench data fetch ds"):
+        digests(path.parent, [file])
+    assert lying() == ["ds/x.h5ad"], "recorded although it is another"
+    path.write_bytes(BODY)
+    assert digests(path.parent, [file]) == {"x.h5ad": sha(BODY)}
+    world.bring(file)
+    assert (world.arrived, world.site.asked) == ([], [])
+
+
+def test_files_recorded_in_place_are_compared_once_more_is_known(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = folder_of("ds")
+    folder.mkdir(parents=True)
+    (folder / "x.h5ad").write_bytes(SMALL)
+    plain, third = world.file("x.h5ad"), world.file("x.h5ad", md5="0" * 32, hashes="third_party")
+    assert digests(folder, [plain]) == {"x.h5ad": sha(SMALL)}
+    with pytest.raises(UserError, match=f"x.h5ad: expected md5 {md5(BODY)} as published, found {md5(SMALL)}; remove"):
+        world.bring(world.file("x.h5ad", md5=md5(BODY), hashes="published"))
+    with pytest.warns(UserWarning, match="which a third party noted; kept"):
+        digests(folder, [third])
+    monkeypatch.setattr(verified, "verified", None)  # compared once; not read again
+    assert digests(folder, [third]) == {"x.h5ad": sha(SMALL)}
+    packed = world.file("y.zip", unpack=("m/y.h5ad",), sha256=sha(BODY), hashes="published")
+    (folder / "y.h5ad").write_bytes(BODY[1:])  # unpacked by hand: nothing to compare with
+    assert digests(folder, [packed]) == {"y.h5ad": sha(BODY[1:])}
+
+
+def test_readers_do_not_load_the_network(tmp_path: Path) -> None:
+    (tmp_path / "x.h5ad").write_bytes(SMALL)
+    code = (
+        "import sys; from pathlib import Path; from embbench.cache.datafiles import DataFile, digests; "
+        f"print(digests(Path({str(tmp_path)!r}), [DataFile('x.h5ad')])); assert 'urllib.request' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert sha(SMALL) in done.stdout, done.stderr
+    assert done.returncode == 0, done.stderr
+
+
+# files that end early, and taking back what arrived
+
+
+def real_hdf5(folder: Path, version: str) -> bytes:
+    """A file as the HDF5 library writes it, with its superblock 0, 2 or 3."""
+    with h5py.File(folder / "made.h5", "w", libver=(version, version) if version != "earliest" else "earliest") as file:
+        file["x"] = np.arange(5000)
+    return (folder / "made.h5").read_bytes()
+
+
+def in_zip(body: bytes) -> bytes:
+    return zipped({"a": body})
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "why"),
+    [
+        ("x.h5ad", lambda folder: real_hdf5(folder, "earliest"), r"HDF5 of \d+ bytes by its superblock"),
+        ("x.h5ad", lambda folder: real_hdf5(folder, "v108"), "HDF5 of"),
+        ("x.h5ad", lambda folder: real_hdf5(folder, "v110"), "HDF5 of"),
+        ("x.parquet", lambda _: b"PAR1" + BODY[:5000] + b"PAR1", "Parquet without the mark"),
+        ("x.npz", lambda _: in_zip(BODY[:5000]), "a zip archive without the directory"),
+        ("x.mtx.gz", lambda _: gzip.compress(BODY[:5000]), ""),
+    ],
+)
+def test_files_that_end_early(name: str, make: Callable[[Path], bytes], why: str, world: World, tmp_path: Path) -> None:
+    whole = make(tmp_path)
+    world.publish(name, whole)
+    world.site.lengthless[f"/d/{name}"] = "close"  # neither the server nor the catalogue says how long it is
+    for size in (len(whole) - 1, len(whole) // 2 + 1):
+        world.site.cuts[f"/d/{name}"] = [size]
+        told = (
+            rf"expected a whole file, found {size} bytes that end early \({why}" if why else "a whole gzip file, found"
+        )
+        with pytest.raises(UserError, match=told):
+            world.bring(world.file(name))
+        assert lying() == []
+    assert (world.bring(world.file(name)) / name).read_bytes() == whole
+    (folder_of("by hand")).mkdir()
+    (folder_of("by hand") / name).write_bytes(whole[:-1])
+    if not why:
+        return  # the reader reads it to its end
+    with pytest.raises(UserError, match="that end early"):
+        digests(folder_of("by hand"), [world.file(name)])
+
+
+def test_a_gz_that_is_labelled_as_packed_is_taken_as_it_is(world: World) -> None:
+    world.publish("x.mtx.gz", gzip.compress(SMALL))
+    world.site.codings["/d/x.mtx.gz"] = "x-gzip"
+    assert (world.bring(world.file("x.mtx.gz", unpack="gzip")) / "x.mtx").read_bytes() == SMALL
+
+
+def test_what_a_reader_refuses_is_taken_back(world: World) -> None:
+    files = (
+        world.file("cut.csv"),
+        world.file("sub/cut.csv"),
+        world.file("good.h5ad", md5=md5(BODY), hashes="published"),
+        world.file("noted.h5ad", md5=md5(BODY), hashes="third_party"),
+        world.file("other.h5ad", md5=md5(SMALL), hashes="third_party"),
+    )
+    for file in files:
+        world.publish(file.name, BODY)
+    folder = world.bring(files[0])
+    assert world.arrived == ["cut.csv"]
+    assert withdraw("ds", folder, world.arrived) == ["cut.csv"]
+    assert lying() == []
+    assert not folder.exists()
+    world.bring(*files)
+    assert world.arrived == sorted(file.name for file in files)
+    assert withdraw("ds", folder, world.arrived) == ["cut.csv", "other.h5ad", "sub/cut.csv"]
+    assert lying() == ["ds/fetched.json", "ds/good.h5ad", "ds/noted.h5ad"]
+    assert not (folder / "sub").exists()
+    world.publish("cut.csv", SMALL)  # the source is mended: nothing remembers the file that was refused
+    assert (world.bring(*files) / "cut.csv").read_bytes() == SMALL
+    assert world.arrived == ["cut.csv", "other.h5ad", "sub/cut.csv"]
+
+
+# the same file in two datasets
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "linked"),
+    [
+        ({}, {"md5": md5(BODY), "hashes": "published"}, True),
+        ({}, {"sha256": sha(BODY), "hashes": "third_party", "bytes": len(BODY)}, True),
+        ({}, {}, True),  # the same address
+        ({}, {"urls": ("http://127.0.0.1:9/d/x.h5ad",)}, False),
+        ({}, {"md5": md5(SMALL), "hashes": "published", "urls": ("http://127.0.0.1:9/x",)}, False),
+        ({}, {"md5": md5(SMALL), "hashes": "third_party", "urls": ("http://127.0.0.1:9/x",)}, False),
+        ({}, {"bytes": 7, "urls": ("http://127.0.0.1:9/x",)}, False),
+        (
+            {"unpack": ("m/x.h5ad",)},
+            {"md5": md5(BODY), "hashes": "published", "urls": ("http://127.0.0.1:9/x",)},
+            False,
+        ),
+    ],
+)
+def test_a_file_of_another_dataset_is_linked(
+    first: dict[str, Any], second: dict[str, Any], linked: bool, world: World
+) -> None:
+    name = "x.zip" if first else "x.h5ad"
+    world.publish(name, ZIP["good"].replace(b"m/a.h5ad", b"m/x.h5ad") if first else BODY)
+    one = world.bring(world.file(name, **first), into="one") / "x.h5ad"
+    (folder_of("broken")).mkdir()
+    (folder_of("broken") / "fetched.json").write_text("{")
+    world.site.asked.clear()
+    file = replace(world.file("x.h5ad"), **second)
+    if not linked:
+        with pytest.raises(UserError, match="cannot be reached"):
+            world.bring(file)
+        assert [each for each in lying() if each.startswith(("ds", ".ds"))] == []
+        return
+    two = world.bring(file) / "x.h5ad"
+    assert world.site.asked == []
+    assert two.samefile(one)
+    assert any("x.h5ad lies in" in text and "linked, not fetched" in text for text in world.said)
+    assert world.arrived == ["x.h5ad"]
+    one.unlink()
+    assert digests(two.parent, [file]) == {"x.h5ad": sha(BODY)}
+
+
+def test_a_file_of_another_dataset_that_changed_or_cannot_be_linked(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(18, "Invalid cross-device link")
+
+    world.publish("x.h5ad", BODY)
+    one = world.bring(world.file("x.h5ad"), into="one") / "x.h5ad"
+    one.write_bytes(BODY[::-1])
+    world.site.asked.clear()
+    assert (world.bring(world.file("x.h5ad"), into="two") / "x.h5ad").read_bytes() == BODY
+    assert len(world.site.gets()) == 1, "taken from a folder whose file changed"
+    monkeypatch.setattr(fetching.os, "link", refuse)
+    three = world.bring(world.file("x.h5ad", md5=md5(BODY), hashes="published"), into="three") / "x.h5ad"
+    assert three.read_bytes() == BODY
+    assert not three.samefile(folder_of("two") / "x.h5ad")
+    assert len(world.site.gets()) == 1, "fetched although it was there to copy"
+    world.bring(world.file("x.h5ad"), into="four", mirror=str(world.mirror / "ds"))
+    assert any("copying x.h5ad" in text and str(world.mirror) in text for text in world.said), (
+        "a mirror replaces addresses: where a file came from says nothing"
+    )
+
+
 def _fetch(url: str, start: Any) -> None:
     start.wait(30)
     datafiles.bring("ds", folder_of("ds"), [DataFile("x.h5ad", (url,))], licence="", say=print, progress=print)
@@ -472,6 +759,8 @@ def test_two_processes_fetch_once(world: World) -> None:
         ({"name": "./a"}, "must be plain"),
         ({"name": "fetched.json"}, "must be plain.*not fetched.json"),
         ({"name": "a", "md5": "12"}, "md5 must be 32 hex digits, got '12'"),
+        ({"name": "a", "md5": 10**31, "hashes": "published"}, "md5 must be text, got 10+: put it in quotes"),
+        ({"name": "a", "sha256": int("1" * 64), "hashes": "third_party"}, "sha256 must be text, got 1+: put"),
         ({"name": "a", "md5": "0" * 32}, "hashes must be published or third_party with .*got 'record'"),
         ({"name": "a", "hashes": "published"}, "hashes must be"),
         ({"name": "a", "hashes": "host"}, "got 'host'"),
@@ -488,6 +777,12 @@ def test_two_processes_fetch_once(world: World) -> None:
 def test_records_that_are_none(raw: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         records([raw])
+
+
+@pytest.mark.parametrize("raw", ["a", {"name": "a"}, ["a.h5ad"], [{"name": "a"}, 3], None, 7])
+def test_records_that_are_no_list(raw: Any) -> None:
+    with pytest.raises(ValueError, match="files: expected a list of records, each with a name, found "):
+        records(raw)
 
 
 def test_parts_sizes_and_states(fresh_home: Path) -> None:

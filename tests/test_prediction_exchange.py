@@ -18,8 +18,10 @@ from typer.testing import CliRunner
 
 from embbench.cli import exchange as verbs
 from embbench.core import DETable, UserError
+from embbench.exchange import score as scoring
 from embbench.exchange.predictions import FORMATS, Gathered, Names, export, gather, place_of
-from embbench.exchange.score import LEAK, Asked, score_file
+from embbench.exchange.score import LEAK, Asked, Scored, score_file
+from embbench.grid import limits
 from embbench.grid.frames import read_frames
 from embbench.grid.score import truth_of
 from embbench.registry import default
@@ -29,6 +31,7 @@ EXPECTED = json.loads(official.EXPECTED.read_text(encoding="utf-8"))["cases"]
 SIM, SPLIT = "sim_cells", "unseen_perturbation:3"
 METRICS = ("mse_all", "pearson_notarget")
 BOARD = (*METRICS, "mae_all", "rank_l2_by_truth_notarget")
+WRITTEN = ("sim_effects", "sim_raised", "strong_cells")
 PEER = {
     "mse": "mse_all",
     "mse_delta": "mse_all",
@@ -52,15 +55,28 @@ def _home(tmp_path_factory: pytest.TempPathFactory, session_home: Path) -> None:
     """Fixtures of this file run before `_own_home` sets the home of a test."""
     patch = pytest.MonkeyPatch()
     patch.setenv("EMBBENCH_HOME", str(session_home))
+    for module in (limits, scoring):  # ceilings from 16 resamples in place of 100: they are compared, not judged
+        assert module.OUTER == module.INNER == 10
+        patch.setattr(module, "OUTER", 4)
+        patch.setattr(module, "INNER", 4)
     yield
     patch.undo()
 
 
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Gathered]]:
-    """Every case of the oracle, gathered and written as cell-eval's pairs."""
+    """Every case of the oracle, gathered; those whose files are read are written as cell-eval's pairs."""
     folder = tmp_path_factory.mktemp("pairs")
-    return folder, official.write_pairs(folder)
+    found = official.gather_cases(folder / "results")
+    for case in WRITTEN:
+        export(found[case], "cell-eval", folder / case)
+    return folder, found
+
+
+@pytest.fixture
+def bare(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No ceilings, where values alone are compared: they do not depend on the file and are checked elsewhere."""
+    monkeypatch.setattr("embbench.exchange.score.ceilings", lambda *_, **__: [])
 
 
 def metric(name: str):
@@ -114,7 +130,7 @@ def test_cell_eval_gives_our_numbers(pairs, case: str) -> None:
         assert max(overlap) > 0.3  # the comparison is of something
 
 
-@pytest.mark.parametrize("case", ["sim_effects", "sim_raised", "strong_cells"])
+@pytest.mark.parametrize("case", WRITTEN)
 def test_a_pair_holds_what_cell_eval_asks_for(pairs, case: str) -> None:
     folder, gathered = pairs[0], pairs[1][case]
     for made in gathered.folds:
@@ -156,6 +172,14 @@ def plain(grid, tmp_path_factory: pytest.TempPathFactory) -> tuple[Gathered, Pat
     config = next(p.config for p in planned if p.run.head == "knn:k=3" and p.run.embedding == "hallmark:8")
     gathered, folder = gather(results, config[:8]), tmp_path_factory.mktemp("plain")
     return gathered, export(gathered, "h5ad", folder).files[0]
+
+
+@pytest.fixture(scope="module")
+def wanted(plain) -> Scored:
+    """What the run's own file scores under `METRICS`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("embbench.exchange.score.ceilings", lambda *_, **__: [])
+        return score_file(asked(plain[1]))
 
 
 def asked(path: Path, **more) -> Asked:
@@ -210,9 +234,35 @@ def test_cells_come_back_with_the_scores_of_their_run(pairs, tmp_path: Path) -> 
     assert any("control cells of the file are not used" in line for line in pair.notes)
 
 
+def test_fewer_cells_of_an_unscored_condition_change_nothing(pairs, bare, tmp_path: Path) -> None:
+    gathered = replace(pairs[1]["sim_raised"], folds=pairs[1]["sim_raised"].folds[:1])
+    path, data = export(gathered, "h5ad", tmp_path).files[0], gathered.data
+    file = anndata.read_h5ad(path)
+    other = next(i for i in range(len(data)) if i not in gathered.folds[0].rows)
+    one = file[:1].copy()
+    one.obs = one.obs.assign(condition=data.conditions[other], context=str(data.context[other]))
+    one.obs["perturbation"] = "+".join(data.entities[other])
+    made = [score_file(asked(path, metrics=("mse_all",), fold="fold0"))]
+    for parts in ([file, one], [file[5:], one]):
+        each = anndata.concat(parts, index_unique="-")
+        del each.obs["fold"], each.obs["covered"]
+        each.write_h5ad(tmp_path / "x.h5ad")
+        made.append(score_file(asked(tmp_path / "x.h5ad", metrics=("mse_all",), fold="fold0", unit="cells")))
+    np.testing.assert_array_equal(values_of(made[1], "mse_all"), values_of(made[0], "mse_all"))
+    assert not any("cells: " in line for line in made[1].notes)
+    first = gathered.folds[0].rows[0]
+    limit = f"conditions have 25 to 30 cells: 25 of each are scored, as many as of {data.conditions[first]} in "
+    assert limit + str(data.context[first]) in made[2].notes
+
+
 def test_a_foreign_pair_is_told_by_its_controls(pairs, tmp_path: Path) -> None:
     source, gathered = pairs[0] / "sim_effects" / "fold0" / "pred.h5ad", pairs[1]["sim_effects"]
     file = anndata.read_h5ad(source)
+    context = file.obs["cell_type"].astype(str)
+    for obs in (file.obs.assign(cell_type="my " + context), file.obs.drop(columns="cell_type")):
+        anndata.AnnData(file.X, obs, file.var, dict(file.uns), varm=dict(file.varm)).write_h5ad(tmp_path / "other.h5ad")
+        with pytest.raises(UserError, match=rf"raised by amounts per context.*{context.iloc[0]}"):
+            score_file(asked(tmp_path / "other.h5ad", fold="fold0"))
     file.uns = {}
     del file.obs["covered"]
     file.obs = file.obs.rename(columns={"target_gene": "what", "cell_type": "where"})
@@ -223,6 +273,7 @@ def test_a_foreign_pair_is_told_by_its_controls(pairs, tmp_path: Path) -> None:
     wanted = metric("mae_all")(gathered.folds[0].values, truth)
     np.testing.assert_allclose(values_of(made, "mae_all"), wanted[np.argsort(gathered.folds[0].rows)], atol=1e-7)
     assert any("the file's own in 2 contexts" in line for line in made.notes)
+    assert made.notes[0] == "read as expression (control rows lie near the control means of sim_cells)"
 
 
 def wide(plain) -> pd.DataFrame:
@@ -235,8 +286,8 @@ def wide(plain) -> pd.DataFrame:
     return pd.concat([obs.reset_index(drop=True), values], axis=1)
 
 
-def test_tables_of_any_spelling_give_the_same(plain, tmp_path: Path) -> None:
-    frame, wanted = wide(plain), score_file(asked(plain[1]))
+def test_tables_of_any_spelling_give_the_same(plain, wanted, bare, tmp_path: Path) -> None:
+    frame = wide(plain)
     rng = np.random.default_rng(0)
     turned = ["_".join(reversed(p.split("+"))) if "+" in p else f"{p}+ctrl" for p in frame["perturbation"]]
     messy = frame.assign(perturbation=turned, seen="yes", EXTRA=1.5)
@@ -255,20 +306,75 @@ def test_tables_of_any_spelling_give_the_same(plain, tmp_path: Path) -> None:
         assert len(odd) == (0 if name == "c.parquet" else 2)
 
 
-def test_expression_is_less_the_half_a_control_mean(plain, tmp_path: Path) -> None:
-    frame, data = wide(plain), plain[0].data
-    base = np.stack([data.baseline[data.contexts.index(c)] for c in frame["context"]])
-    frame.iloc[:, 2:] = frame.iloc[:, 2:].to_numpy(dtype=np.float64) + base
-    frame.to_csv(tmp_path / "e.csv", index=False)
-    made, wanted = score_file(asked(tmp_path / "e.csv", unit="expression")), score_file(asked(plain[1]))
-    np.testing.assert_allclose(values_of(made, "mse_all"), values_of(wanted, "mse_all"), atol=1e-6)
-    frame.iloc[:, 2:] = np.abs(frame.iloc[:, 2:])
-    frame.to_csv(tmp_path / "f.csv", index=False)
-    with pytest.raises(UserError, match="cannot tell whether values are effects or expression"):
-        score_file(asked(tmp_path / "f.csv"))
+def test_what_numbers_are_is_told_or_refused(plain, wanted, bare, tmp_path: Path) -> None:
+    frame, data, path = wide(plain), plain[0].data, tmp_path / "e.csv"
+    genes = frame.columns[2:]
+    base = data.baseline.astype(np.float64)
+    means = frame.copy()
+    means[genes] += np.stack([base[data.contexts.index(c)] for c in frame["context"]])
+    controls = pd.DataFrame(
+        {"perturbation": "control", "context": data.contexts, **dict(zip(genes, base.T, strict=True))}
+    )
+    slip = pd.concat([means, controls], ignore_index=True)
+    slip.loc[0, means.loc[0, genes].astype(float).idxmin()] = -1e-4  # one value of a smoothing model
+    for table, unit, told, off in (
+        (means, "expression", "expression (as --unit says)", 0),
+        (slip, "auto", "expression (control rows lie near the control means of sim_cells)", 1),
+        (
+            pd.concat([frame, controls.assign(**dict.fromkeys(genes, 0.0))]),
+            "auto",
+            "effects (control rows lie near 0)",
+            0,
+        ),
+        (frame, "auto", "effects (values are negative)", 0),
+    ):
+        table.to_csv(path, index=False)
+        made = score_file(asked(path, unit=unit))
+        assert made.notes[0] == f"read as {told}"
+        near = np.isclose(values_of(made, "mse_all"), values_of(wanted, "mse_all"), atol=1e-6)
+        assert (~near).sum() <= off
+    positive, half = frame.copy(), controls.copy()
+    positive[genes], half[genes] = np.abs(frame[genes]), 0.5 * controls[genes]
+    for bad in (positive, slip.iloc[: len(frame)], pd.concat([means, half]), pd.concat([frame, controls])):
+        bad.to_csv(path, index=False)
+        with pytest.raises(UserError, match="cannot tell whether values are effects or expression"):
+            score_file(asked(path))
 
 
-def test_missing_conditions_take_the_context_mean_and_are_counted(plain, tmp_path: Path) -> None:
+def test_repeated_rows_and_counts_are_refused(plain, bare, tmp_path: Path) -> None:
+    frame, path = wide(plain), tmp_path / "x.csv"
+    size = frame[frame.columns[2:]].abs()
+    twice = pd.concat([frame.assign(fold="run1"), frame.assign(fold="run2")])
+    runs = "column fold names run1, run2, no folds of the split"
+    for table, unit, message in (
+        (twice, "auto", f"68 conditions have several rows, .*are negative.*{runs}"),
+        (twice.assign(**pd.concat([size, size])), "auto", f"68 conditions have several rows, .*{runs}"),
+        (twice.drop(columns="fold"), "auto", "68 conditions have several rows, .*--unit cells where rows are cells"),
+        (frame.assign(**size * 1000), "expression", "found .* values of 15 or more"),
+        (frame.assign(**(size * 20).round().clip(upper=9)), "cells", r"found whole numbers only \(0 to 9\)"),
+    ):
+        table.to_csv(path, index=False)
+        with pytest.raises(UserError, match=message):
+            score_file(asked(path, unit=unit))
+    frame.assign(fold="run1").to_csv(path, index=False)
+    assert any("names run1, no folds of the split (fold0" in line for line in score_file(asked(path)).notes)
+
+
+def test_a_file_of_ours_is_scored_under_its_own_folds(plain, bare) -> None:
+    fewer = {"genes": "hvg:50", "metrics": ("mse_all",)}
+    for more, message in (
+        ({"split": "unseen_perturbation:4"}, "fold0, fold1"),
+        ({"seed": 1}, "fold0, fold1"),
+        ({"split": "unseen_context"}, "T cell|context"),
+        ({**fewer, "split": "unseen_context"}, "split unseen_context"),
+    ):
+        with pytest.raises(UserError, match=f"under --split {SPLIT} --seed 0 .*differs in .*({message})"):
+            score_file(asked(plain[1], **more))
+    made = score_file(asked(plain[1], **fewer))
+    assert any("made with --genes all, is scored with hvg:50" in line for line in made.notes)
+
+
+def test_missing_conditions_take_the_context_mean_and_are_counted(plain, bare, tmp_path: Path) -> None:
     frame = wide(plain)
     frame.iloc[5:].to_csv(tmp_path / "part.csv", index=False)
     made = score_file(asked(tmp_path / "part.csv"))
@@ -290,6 +396,8 @@ def test_missing_conditions_take_the_context_mean_and_are_counted(plain, tmp_pat
         (lambda f: f.assign(perturbation=["", *f["perturbation"][1:]]), "1 of 68 rows have no 'perturbation'"),
         (lambda f: f.set_axis([*f.columns[:-1], f.columns[-2]], axis=1), "names are repeated"),
         (lambda f: f.assign(**{f.columns[5]: [np.nan, *f.iloc[1:, 5]]}), "1 predicted values are missing or infinite"),
+        (lambda f: f.assign(**{f.columns[4]: ["1,5", *f.iloc[1:, 4]]}), "e.g. .*: '1,5' in row 0; write plain numbers"),
+        (lambda f: f.assign(seen="yes").drop(columns=f.columns[4]), r"left out, .*: seen \('yes' in row 0\)"),
         (lambda f: f.iloc[:0], "expected at least one prediction"),
     ],
 )
@@ -314,13 +422,21 @@ def test_options_that_do_not_fit_are_refused(plain, grid, tmp_path: Path) -> Non
         gather(grid[0], gathered.config, fold="x")
     with pytest.raises(UserError, match="is the name of a condition"):
         export(gathered, "cell-eval", tmp_path, Names(control=gathered.data.conditions[0]))
+    for names in ({"context": "target_gene"}, {"perturbation": "covered"}, {"context": " "}, {"control": ""}):
+        with pytest.raises(UserError, match="expected names of their own for two columns"):
+            export(gathered, "cell-eval", tmp_path / "names", Names(**names))
     with pytest.raises(UserError, match="--format 'csv': expected one of"):
         export(gathered, "csv", tmp_path)
 
 
 def test_doses_compounds_and_unobserved_entries(tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
-    rows = [(d, c, x) for d in ("aspirin+b", "JQ1", "Dasatinib", "TSA") for c in ("K562", "A549") for x in (0.1, 10.0)]
+    rows = [
+        (d, c, x)
+        for d in ("aspirin+b", "JQ1", "Dasatinib", "TSA")
+        for c in ("K562", "A549")
+        for x in (2e-9, 8e-9, 10.0)
+    ]
     frame = pd.DataFrame(rows, columns=["drug", "line", "dose"])
     genes = pd.DataFrame(rng.normal(size=(len(rows), 5)).round(3), columns=list("VWXYZ"))
     genes.iloc[0, 1] = np.nan
@@ -335,8 +451,8 @@ def test_doses_compounds_and_unobserved_entries(tmp_path: Path) -> None:
         export(gathered, "cell-eval", tmp_path / "pair")
     path = export(gathered, "h5ad", tmp_path / "plain").files[0]
     file = anndata.read_h5ad(path)
-    assert file.layers["observed"].sum() == 79
-    assert sorted(set(file.obs["dose"])) == [0.1, 10.0]
+    assert file.layers["observed"].sum() == 119
+    assert sorted(set(file.obs["dose"])) == [2e-9, 8e-9, 10.0]
     options = {"dataset": spec, "split": "unseen_perturbation:2", "metrics": ("mae_all",)}
     made = score_file(asked(path, **options))
     own = np.concatenate([s["mae_all"] for s in gathered.scores()[0]])
@@ -350,11 +466,11 @@ def test_doses_compounds_and_unobserved_entries(tmp_path: Path) -> None:
     named.to_csv(tmp_path / "q.csv", index=False)
     np.testing.assert_allclose(score_file(asked(tmp_path / "q.csv", **options, **keys)).rows["value"], 1.0, atol=1e-6)
     table.drop(columns="dose").to_csv(tmp_path / "r.csv", index=False)
-    with pytest.raises(UserError, match="has 2 doses"):
+    with pytest.raises(UserError, match="has 3 doses"):
         score_file(asked(tmp_path / "r.csv", **options, **keys))
 
 
-def test_openproblems_files_follow_the_task(plain, tmp_path: Path) -> None:
+def test_openproblems_files_follow_the_task(plain, bare, tmp_path: Path) -> None:
     gathered = plain[0]
     written = export(gathered, "openproblems", tmp_path)
     assert any("sign_log10_pval" in line for line in written.notes)
@@ -367,6 +483,17 @@ def test_openproblems_files_follow_the_task(plain, tmp_path: Path) -> None:
     lines = pd.read_csv(tmp_path / "fold1" / "id_map.csv")
     assert lines["id"].astype(str).tolist() == file.obs_names.tolist()
     assert lines["cell_type"].tolist() == gathered.data.context[made.rows].tolist()
+    own = {"fold": "fold1", "metrics": ("mae_all",)}
+    place = tmp_path / "fold1" / "prediction.h5ad"
+    back = score_file(asked(place, id_map=tmp_path / "fold1" / "id_map.csv", **own))
+    np.testing.assert_array_equal(values_of(back, "mae_all"), values_of(score_file(asked(plain[1], **own)), "mae_all"))
+    lines.iloc[1:].to_csv(tmp_path / "short.csv", index=False)
+    for maps, message in (
+        ({}, "needs its --id-map"),
+        ({"id_map": tmp_path / "short.csv"}, "1 of .* ids without a line"),
+    ):
+        with pytest.raises(UserError, match=message):
+            score_file(asked(place, **maps))
     asked_for = lines.iloc[::-2].assign(id=range(100, 100 + len(lines.iloc[::-2])))
     asked_for.to_csv(tmp_path / "map.csv", index=False, lineterminator="\r\n")
     names = Names(id_map=tmp_path / "map.csv")
@@ -405,6 +532,24 @@ def test_the_two_verbs(plain, grid, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert "ceiling" in said.stdout
     assert LEAK in said.stderr
     assert set(pd.read_csv(out)["fold"]) == {"fold2"}
+    table, link = tmp_path / "mine.csv", tmp_path / "link.csv"
+    wide(plain).to_csv(table, index=False)
+    link.symlink_to(table)
+    kept = table.read_bytes()
+    for target in (table, link):
+        said = CliRunner().invoke(app, ["score", str(table), *line[2:], "--out", str(target)])
+        assert "that is the file that is read" in str(said.exception)
+    assert table.read_bytes() == kept
+    for form, *options in (
+        ("ro-crate", "--run", "x"),
+        ("snakemake", "--licence", "MIT"),
+        ("h5ad", "--link"),
+        ("h5ad", "--control", "non-targeting"),
+        ("cell-eval", "--id-map", "m.csv"),
+    ):
+        said = CliRunner().invoke(app, ["export", str(grid[0].folder), "--format", form, *options])
+        assert isinstance(said.exception, UserError)
+        assert f"--format {form} has no use for {options[0]} (" in str(said.exception)
 
 
 def test_folds_called_like_contexts_make_folders(pairs) -> None:

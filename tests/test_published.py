@@ -137,3 +137,18 @@ def test_plates_are_never_fetched_all_at_once(tmp_path: Path) -> None:
     paths = registered(tmp_path, "tahoe_plates", MINIS["tahoe_plates"]())
     with pytest.raises(UserError, match=r"fetched part by part, found no part .*--only, of plate1, plate2"):
         obtained(paths)
+
+
+def test_a_file_without_a_hash_that_is_another_one_is_not_kept(tmp_path: Path) -> None:
+    """Else the wrong file's own hash would be what every later fetch is held to."""
+    files = dict(MINIS["dixit16_7d"]())
+    (name,) = files
+    entry = default().get("datasets", "dixit16_7d")
+    body = {"impl": entry.impl, "params": {**entry.params, "name": "mini"}, "licence": "none"}
+    (tmp_path / "mini.yaml").write_text(yaml.safe_dump({"datasets": {"mini": body}}), encoding="utf-8")
+    paths = (str(tmp_path / "mini.yaml"),)
+    write(tmp_path / "mirror", {name: dict(MINIS["vcc25_h1_train"]())["adata_Training.h5ad"]})
+    with pytest.raises(UserError, match=f"removed again, since no hash is known of them: {name}"):
+        obtained(paths, mirror=str(tmp_path / "mirror"))
+    write(tmp_path / "mirror", files)
+    assert obtained(paths, mirror=str(tmp_path / "mirror"))

@@ -266,9 +266,28 @@ def test_tahoe_shards_by_number() -> None:
     ]
     assert len(names) == 3 + 3
     assert "00149" in made_up[-2]["urls"][0]
+    first = default().get("datasets", "tahoe_hf").make(only=0)  # as a spec gives it
+    assert [n for n in first.published.stored if n.startswith("data")] == ["data/train-00000-of-03388.parquet"]
+    assert first.published.only == "0"
     for wrong in ("plate3", "5-4", "3388"):
         with pytest.raises(UserError, match="0 to 3387"):
             chosen_shards(records, wrong)
+
+
+@pytest.mark.parametrize(
+    ("entry", "given", "message"),
+    [
+        ("jiang24_rds", {"control": 3}, "control must be a name or a list of names, got 3"),
+        ("jiang24_rds", {"source": "("}, "source must be a regular expression"),
+        ("jiang24_rds", {"typos": {"a": 3}}, "typos must map names to names"),
+        ("sciplex3_geo", {"rename": {"a": 3}}, "rename must map names to names"),
+        ("norman_lfc", {"context": 3}, "context must be text, got 3"),
+        ("norman_lfc", {"keep": 3}, "keep must be a name or a list of names, found 3"),
+    ],
+)
+def test_values_that_are_none_are_refused(entry: str, given: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        default().get("datasets", entry).make(**given)
 
 
 # R objects

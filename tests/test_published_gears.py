@@ -47,7 +47,7 @@ def test_labels_in_both_orders_are_one_perturbation_in_the_right_line(tmp_path: 
 
 
 def test_effects_are_differences_of_the_values_as_they_are(tmp_path: Path) -> None:
-    options = {"recipes": {"gears": {"options": {"controls": "shared", "matching": "pooled"}}}}
+    options: dict[str, Any] = {"recipes": {"gears": {}}, "controls": "shared", "matching": "pooled"}
     data = reader(tmp_path, processed(OTHER, "K562"), entity_type="gene", recipe="gears", **options).load()
     counts, labels = cells((*OTHER, "ctrl"))
     values, names = log_normalised(counts).astype(float), np.array(labels)

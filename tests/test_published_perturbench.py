@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from _published import GENES, cells, h5ad, log_normalised
+from _published import GENES, cells, gzipped, h5ad, log_normalised
 from tiny.perturbench import DRUGS, GENE_LABELS, LINES, STATES, curated, split
 
 from embbench.core import PerturbationDataset, UserError
 from embbench.datasets._roles import Roles
 from embbench.datasets.perturbench import PerturBench
+from embbench.registry import default
 from embbench.splits.given_column import GivenColumn
 
 CELLS, TABLE = "mini.h5ad", "mini_split.csv"
@@ -20,7 +21,7 @@ FILES = [
     {"name": CELLS, "urls": ["https://example.org/1"], "part": "cells"},
     {"name": TABLE, "urls": ["https://example.org/2"], "part": "split"},
 ]
-RECIPE = {"perturbench": {"options": {"controls": "shared", "matching": "pooled"}}}
+SHARED: dict[str, Any] = {"controls": "shared", "matching": "pooled"}
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +45,7 @@ def report(data: PerturbationDataset) -> str:
 
 def test_effects_come_from_counts_and_total_counts(tmp_path: Path) -> None:
     labels = (*GENE_LABELS, "JUN+FOS")
-    data = reader(tmp_path, curated(labels, LINES), recipe="perturbench", recipes=RECIPE).load()
+    data = reader(tmp_path, curated(labels, LINES), **SHARED).load()
     counts, names = cells([label for _ in LINES for label in labels])
     totals = counts.sum(axis=1, keepdims=True) + 50.0
     values = np.log1p(counts / totals * 1e4)
@@ -61,6 +62,13 @@ def test_effects_come_from_counts_and_total_counts(tmp_path: Path) -> None:
     assert data.meta["scale"] == "counts"
 
 
+def test_the_recipe_of_an_entry_sets_the_import_and_not_the_control_labels() -> None:
+    made = default().get("datasets", "norman19_perturbench").make(recipe="perturbench")
+    assert made.control == ["control"]
+    assert {key: made.screen.options[key] for key in SHARED} == SHARED
+    assert not made.screen.recipe.changed
+
+
 def test_x_is_read_when_asked_for(tmp_path: Path) -> None:
     made = curated(GENE_LABELS, LINES)
     counts, log = reader(tmp_path, made).load(), reader(tmp_path, made, layer=None).load()
@@ -68,13 +76,15 @@ def test_x_is_read_when_asked_for(tmp_path: Path) -> None:
     assert not np.allclose(counts.effects, log.effects)
 
 
-@pytest.mark.parametrize("style", ["as published", "windows", "headed", "capitals"])
+@pytest.mark.parametrize("style", ["as published", "windows", "headed", "named", "capitals"])
 def test_roles_of_cells_become_a_split_of_conditions(style: str, tmp_path: Path) -> None:
     table = split(GENE_LABELS, len(LINES))
     if style == "windows":
         table = b"\xef\xbb\xbf" + table.replace(b"\n", b"\r\n")
     if style == "headed":
-        table = b",split\n" + table
+        table = b"\n,split\n" + table
+    if style == "named":
+        table = b"Cell,assigned\n" + table
     if style == "capitals":
         table = table.replace(b"test", b"Test").replace(b"val", b" val ")
     data = reader(tmp_path, curated(GENE_LABELS, LINES), table).load()
@@ -90,6 +100,9 @@ def test_roles_of_cells_become_a_split_of_conditions(style: str, tmp_path: Path)
     said = report(data)
     assert f"split ({TABLE}): conditions 11 train, 2 val, 2 test" in said
     assert "roles of control cells, not used (36 train, 18 val, 18 test): 72" in said
+    header = {"headed": ",split", "named": "Cell,assigned"}.get(style)
+    assert ("names columns, passed over" in said) == (header is not None)
+    assert header is None or f"the first line of {TABLE} names columns, passed over: {header}" in said
 
 
 def test_conditions_of_several_roles_are_in_no_fold_and_said(tmp_path: Path) -> None:
@@ -118,6 +131,17 @@ def test_conditions_of_several_roles_are_in_no_fold_and_said(tmp_path: Path) -> 
         (b"cell0,train\ncell1,training\n", "line 2: expected train, val, test or nothing .* found 'training'"),
         (b"cell0,train\ncell0,test\n", "line 2: the cell 'cell0' is named twice"),
         (b"\n", "found none"),
+        (b"cell0,training\ncell1,train\n", "line 1: expected train, val, test or nothing .* found 'training'"),
+        (b"cell,split\nindex,split\n", "line 2: expected train, val, test"),
+        ("cell0,train\n".encode("utf-16"), "in UTF-8, found UTF-16; remove the file and fetch it again"),
+        ("cell0,train\n".encode("utf-16-le"), "line 1: expected train, val, test"),
+        (
+            b"cell0,train\ncell\xe9,test\n",
+            "in UTF-8, found other bytes .*decode byte 0xe9.*; remove the file and fetch",
+        ),
+        (gzipped(b"cell0,train\n"), "in UTF-8, found a gzip file; remove the file"),
+        (b"cell0,train\n" + b"x" * 200_000 + b",test\n", "after line 1 .*field larger than field limit"),
+        (b'cell0,train\n"cell1,test\ncell2,test\n', "in UTF-8, found other bytes after line 1 .*unexpected end"),
     ],
 )
 def test_splits_that_are_none_are_refused(table: bytes, message: str, tmp_path: Path) -> None:
@@ -144,7 +168,7 @@ def test_compounds_keep_their_names_and_other_controls_are_read(tmp_path: Path) 
     labels = ("C[S+](C)[O-]", "C[S+](C)[O-]", "(+)-JQ1", "A, B+C", *DRUGS[4:])
     options = {
         "labels": ["condition", "sm_name", "SMILES"],
-        "controls": ["control", "Dimethyl Sulfoxide", "C[S+](C)[O-]"],
+        "control": ["control", "Dimethyl Sulfoxide", "C[S+](C)[O-]"],
         "rename": {"(+)-JQ1": "JQ1"},
         "entity_type": "compound",
         "batch_key": ["plate_name", None],
@@ -161,12 +185,56 @@ def test_compounds_keep_their_names_and_other_controls_are_read(tmp_path: Path) 
 def test_parts_can_be_used_apart(tmp_path: Path) -> None:
     table = split(GENE_LABELS, len(LINES))
     reader(tmp_path, curated(GENE_LABELS, LINES), table)
-    alone = reader(tmp_path, curated(GENE_LABELS, LINES), table, only="cells").load()
+    options = {"default_split": "given:split", "default_context_embedding": "control_context_pca"}
+    alone = reader(tmp_path, curated(GENE_LABELS, LINES), table, only="cells", **options).load()
     assert "split" not in alone.covariates
+    assert "default_split" not in alone.meta, "it would name a column that is not there"
+    assert alone.meta["default_context_embedding"] == "control_context_pca"
+    assert f"the split 'split' is in {TABLE} (part split), which only=cells leaves out" in report(alone)
+    whole = reader(tmp_path, curated(GENE_LABELS, LINES), table, **options).load()
+    assert whole.meta["default_split"] == "given:split"
+    kept = reader(tmp_path, curated(GENE_LABELS, LINES), table, only="cells", default_split="unseen_context").load()
+    assert kept.meta["default_split"] == "unseen_context"
     other = reader(tmp_path, curated(GENE_LABELS, LINES), table, only="split")
     assert other.check() == [f"{TABLE}: 252 cells (168 train, 42 val, 42 test); its cells are in another part"]
     with pytest.raises(UserError, match="the part 'split' has no cells"):
         other.load()
+
+
+def test_a_screen_in_the_store_is_given_without_reading_its_split(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = reader(tmp_path, curated(GENE_LABELS, LINES), split(GENE_LABELS, len(LINES)))
+    first = made.load()
+    monkeypatch.setattr(Roles, "read", lambda path: pytest.fail(f"{path} was read"))
+    again = made.load()
+    assert again.covariates["split"].tolist() == first.covariates["split"].tolist()
+    assert again.meta["import_report"] == first.meta["import_report"]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"splits": ["a"]}, r"splits must map names to names, got \['a'\]"),
+        ({"splits": {"split": "absent.csv"}}, r"split must name one of the files \(mini.h5ad\), got 'absent.csv'"),
+        ({"splits": {"split": 3}}, "splits must map names to names, got 'split': 3"),
+        ({"labels": []}, r"labels must be a name or a list of names, got \[\]"),
+        ({"control": 3}, "control must be a name or a list of names, got 3"),
+        ({"rename": {"JUN": 3}}, "rename must map names to names, got 'JUN': 3"),
+        ({"layer": 3}, "layer must be text, got 3"),
+        ({"seed": "x"}, "seed must be a whole number, got 'x'"),
+        ({"min_cells": True}, "min_cells must be a whole number, got True"),
+        ({"altered": 3}, "altered must be a name or a list of names, found 3"),
+        ({"context_keys": 3}, "context_keys must be a name or a list of names, found 3"),
+        (
+            {"context_keys": [["cell_type", 3]]},
+            r"context_keys must be a column, or columns .* found \['cell_type', 3\]",
+        ),
+    ],
+)
+def test_values_that_are_none_are_refused(given: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises((UserError, ValueError), match=message):
+        reader(tmp_path, curated(GENE_LABELS, LINES), **given).load()
 
 
 @pytest.mark.parametrize(
@@ -203,8 +271,7 @@ def test_the_development_screen_of_perturbench(shared_data: Path, tmp_path: Path
     }
     with pytest.raises(UserError, match="expected raw counts in layers/counts"):
         PerturBench("devel", files, root=str(tmp_path), **kept).check()
-    shared: dict[str, Any] = {"recipe": "perturbench", "recipes": RECIPE}
-    data = PerturBench("devel", files, root=str(tmp_path), layer=None, **shared, **kept).load()
+    data = PerturBench("devel", files, root=str(tmp_path), layer=None, **SHARED, **kept).load()
     assert data.contexts == ("A172|none", "T98G|none", "U87MG|none", "k562|none")
     assert len(data) == 18 + 15 + 9 * 3
     assert sum(len(e) == 2 for e in data.entities) == 15

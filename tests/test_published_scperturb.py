@@ -151,6 +151,34 @@ def test_an_option_that_does_not_exist_is_told_before_anything_is_fetched() -> N
         default().parse("datasets", "norman19:foo=1").make()
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("strip", "(", "strip must be a regular expression, got '\\('"),
+        ("strip", 3, "strip must be text, got 3"),
+        ("control", 3, "control must be a name or a list of names, found 3; a name that is a number needs quotes"),
+        ("context_keys", 3, "context_keys must be a name or a list of names, found 3"),
+        ("batch_key", 3, "batch_key must be a column, .* found 3"),
+        ("batch_key", [], r"batch_key must be a column, .* found \[\]"),
+        ("gene_key", 3, "gene_key must be a column, .* found 3"),
+        ("labels", [], r"labels must be a name or a list of names, got \[\]"),
+        ("labels", 3, "labels must be a name or a list of names, got 3"),
+        ("rename", {"MDM2": 3}, "rename must map names to names, got 'MDM2': 3"),
+        ("constants", ["a"], "constants must map names to names, got"),
+        ("number", 3, "number must be text, got 3"),
+        ("keep_genes", 3, "keep_genes must be text, got 3"),
+        ("seed", "x", "seed must be a whole number, got 'x'"),
+        ("select", 3, "select must map columns to a value or values, got 3"),
+    ],
+)
+def test_values_that_are_none_are_refused(
+    option: str, value: object, message: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.getbasetemp() / "norman"  # the same files for all of these
+    with pytest.raises(UserError, match=message):
+        load("norman19_scperturb", folder, **{option: value})
+
+
 def test_what_is_not_fetched_says_how(fresh_home: Path) -> None:
     with pytest.raises(UserError, match=r"norman19_scperturb.*not fetched.*embbench data fetch norman19_scperturb"):
         default().get("datasets", "norman19").make().load()

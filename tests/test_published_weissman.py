@@ -30,7 +30,7 @@ def made(name: str, folder: Path, files: Files | None = None, **params: Any) -> 
     """The reader of an entry on files in a folder."""
     write(folder, MINIS[name]() if files is None else files)
     entry = default().get("datasets", name)
-    return entry.make(**{**entry.params, "files": bare(entry), "root": str(folder), **params})
+    return entry.make(**{"files": bare(entry), "root": str(folder), **params})
 
 
 def loaded(*args: Any, **params: Any) -> PerturbationDataset:
@@ -235,3 +235,27 @@ def test_few_cells_and_few_genes(tmp_path: Path) -> None:
     assert len(data) == len(TARGETS) - 1
     with pytest.raises(UserError, match="expected two or more perturbed genes, found 0"):
         made(name, tmp_path, min_cells=1000).load()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"context": ""}, "context must name the cell line, got ''"),
+        ({"context": 3}, "context must be text, got 3"),
+        ({"min_cells": "a"}, "min_cells must be a whole number >= 1, got 'a'"),
+        ({"min_cells": 0}, "min_cells must be a whole number >= 1, got 0"),
+        ({"seed": "x"}, "seed must be a whole number, got 'x'"),
+    ],
+)
+def test_values_that_are_none_are_refused(given: dict[str, Any], message: str) -> None:
+    entry = default().get("datasets", "replogle22_rpe1_bulk_raw")
+    with pytest.raises(UserError, match=message):
+        entry.make(**given)
+
+
+def test_lines_must_be_named() -> None:
+    entry = default().get("datasets", "essential_raw")
+    with pytest.raises(UserError, match="lines must map names to names, got 3"):
+        entry.make(lines=3)
+    with pytest.raises(UserError, match="lines must name the cell line of every file, none for"):
+        entry.make(lines={})

@@ -20,8 +20,11 @@ from embbench.datasets.cole2026 import Cole2026
 from embbench.embeddings.cole2026 import Cole2026 as Vectors
 from embbench.genes import gene_table
 from embbench.grid.config import Grid, read_grid
-from embbench.grid.figures import published_table, read_published
+from embbench.grid.figures import Figure, PublishedTable, check_names, published_table, read_published
+from embbench.grid.frames import Frames
 from embbench.grid.names import registry_of
+from embbench.grid.reproduce import MATCHED, SETTINGS, compare
+from embbench.splits.given_column import GivenColumn
 
 GRIDS = Path(__file__).resolve().parents[1] / "grids"
 REPRODUCED = sorted(path for path in GRIDS.glob("*.yaml") if "published:" in path.read_text(encoding="utf-8"))
@@ -215,6 +218,7 @@ def test_every_published_table_is_read_and_belongs_to_its_grid(path: Path) -> No
     table = published_table(grid, path)
     assert table.figures
     known = registry_of(())
+    check_names(table, known, grid.target, path)
     metrics = {e.name for e in known.entries("metrics")}
     ran = {*grid.emb, "none", "random", "oracle_pca"}
     heads = {*grid.head, "no_change", "context_mean", "perturbation_mean"}
@@ -249,11 +253,26 @@ def test_the_two_tasks_of_the_benchmark_are_told_apart() -> None:
         ({"rows": [{"name": "x", "head": "knn"}]}, "row 1 needs"),
         ({"rows": [{"name": "x", "head": "knn", "values": {"K-562": "high"}}]}, "row 1 \\(x\\)"),
         ({"rows": [{"name": "x", "head": "knn", "values": {"K-562": 1}, "spread": {"Jurkat": 1}}]}, "row 1 \\(x\\)"),
+        ({"title": [1, 2]}, "the file: expected title as text, found \\[1, 2\\]"),
+        ({"task": 1}, "expected task as text, found 1"),
+        ({"tolerance": "tight"}, "tolerance as a number of at least 0, found 'tight'"),
+        ({"anchor": ["a"]}, "expected anchor as text"),
+        ({"rows": [{"name": {"a": 1}, "head": "knn", "values": {"K-562": 1}}]}, "row 1: expected name as text"),
+        ({"rows": [{"name": "x", "head": 3, "values": {"K-562": 1}}]}, "row 1: expected head as text, found 3"),
         ({"metric": None, "rows": [{"name": "x", "head": "knn", "values": {"K-562": 1}}]}, "needs metric"),
     ],
 )
 def test_a_wrong_table_is_told_by_file_and_row(tmp_path: Path, change: dict[str, object], told: str) -> None:
-    content = {"title": "t", "source": "s", "task": "main", "metric": "l2_all", "dataset": "d", "split": "s", **change}
+    content = {
+        "title": "t",
+        "source": "s",
+        "task": "main",
+        "metric": "l2_all",
+        "dataset": "d",
+        "split": "s",
+        "rows": [],
+    }
+    content |= change
     path = tmp_path / "table.yaml"
     path.write_text(yaml.safe_dump({k: v for k, v in content.items() if v is not None}), encoding="utf-8")
     with pytest.raises(UserError, match=told):
@@ -262,15 +281,65 @@ def test_a_wrong_table_is_told_by_file_and_row(tmp_path: Path, change: dict[str,
         published_table(Grid(), path)
 
 
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"metric": "l2_al"}, "no metric named 'l2_al'; did you mean l2_all"),
+        ({"metric": "auroc_condition_all"}, "scores labels, not effects"),
+        ({"anchor": "nochange"}, "no head named 'nochange'; did you mean no_change"),
+        ({"rows": [{"name": "x", "head": "knnn", "values": {"K-562": 1}}]}, "no head named 'knnn'"),
+    ],
+)
+def test_wrong_names_are_told_before_anything_runs(
+    collection: dict[str, np.ndarray], tmp_path: Path, change: dict[str, object], told: str
+) -> None:
+    set_up(tmp_path, collection)
+    path = tmp_path / "published" / "mini.yaml"
+    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text(encoding="utf-8")), **change}), encoding="utf-8")
+    said = embbench(tmp_path, "reproduce grid.yaml --no-fetch --registry mini.yaml --out out")
+    assert said.code == 2
+    assert told in said.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_context_called_all_is_no_mean_over_contexts() -> None:
+    """A screen of one line that is called ``all`` has one number; another split's lines are averaged as ever."""
+    facts = dict.fromkeys((*MATCHED, *SETTINGS), "x") | {"embedding": "none", "head": "no_change", "seed": 0}
+    rows = [
+        {**facts, "split": split, "fold": fold, "context": context, "metric": "l2_all", "value": value, "covered": True}
+        for split, context, fold, value in (
+            *(("one", "all", fold, value) for fold, value in (("a", 1.0), ("b", 3.0))),
+            *(("two", line, "a", value) for line, value in (("K-562", 4.0), ("Jurkat", 8.0))),
+        )
+    ]
+    runs = pd.DataFrame([{**facts, "split": split, "status": "done", "reason": ""} for split in ("one", "two")])
+    figures = tuple(
+        Figure("row", "no_change", "none", "x", split, context, "l2_all", 2.0, task="t")
+        for split, context in (("one", "all"), ("two", "all"), ("two", "Jurkat"))
+    )
+    frames = Frames(runs, pd.DataFrame(rows), pd.DataFrame(), {}, {})
+    found = compare(frames, PublishedTable("t", "s", "t", figures, anchor="none"))
+    assert [(c.figure.split, c.ours, c.folds) for c in found] == [("one", 2.0, 2), ("two", 6.0, 1), ("two", 8.0, 1)]
+
+
 def test_drugs_keep_their_names_and_folds(tmp_path: Path) -> None:
     genes = tiny.ensembl(["TP53", "MYC", "KLF1"])
-    tiny.drugs(tmp_path / "t.h5ad", "pubchem_cid", [2244.0, 3672.0, 5.0, 6.0, 7.0], genes)
+    tiny.drugs(tmp_path / "t.h5ad", "pubchem_cid", [2244.0, 3672.0, 5.0, 6.0, 7.0, 8.0], genes)
     options = {"name": "tahoe", "root": str(tmp_path), "files": [{"name": "t.h5ad"}], "entity_type": "compound"}
-    data = Cole2026(perturbation_key="pubchem_cid", **options).load()
+    reader = Cole2026(perturbation_key="pubchem_cid", **options)
+    data = reader.load()
     assert {"2244", "3672"} <= set(data.entity_names)
     assert data.meta["default_split"] == "given:test_split"
     folds = dict(zip(data.conditions, data.covariates["test_split"].tolist(), strict=True))
-    assert folds == {"2244": "0", "3672": "1", "5": "2", "6": "3", "7": "4"}
+    assert folds == {"2244": "0", "3672": "1", "5": "2", "6": "3", "7": "4", "8": "train"}
+    assert reader.check()[2:] == [
+        "5 published folds",
+        "2 conditions are never tested and train in every fold, 0 are in no fold",
+    ]
+    always = np.array(data.conditions) == "8"
+    for fold in GivenColumn("test_split").split(data).folds:
+        assert always[fold.train].sum() == 2
+        assert len(fold.train) + len(fold.test) == len(data)
     rng = np.random.default_rng(0)
     values = rng.normal(size=(2, 3))
     values[1, 0] = np.nan

@@ -26,6 +26,7 @@ from embbench.grid.results import Results
 from embbench.grid.screens import forget
 from embbench.registry import default
 from embbench.splits.from_file import FromFile
+from embbench.splits.given_column import GivenColumn
 
 EXPECTED = Path(__file__).parent / "oracles" / "expected"
 DEVEL = ("expression", "perturbench_norman19_mcfaline23_devel.h5ad")
@@ -188,6 +189,7 @@ norman = "train"
 [zeroshot]
 "norman.HepG2" = "test"
 [fewshot."norman.RPE1"]
+train = ["KLF1"]
 val = ["TP53", "MYC", "NOT_THERE"]
 test = ["MYC+ctrl", "MYC_KLF1", "non-targeting"]
 [fewshot."other.K562"]
@@ -204,6 +206,7 @@ def test_toml_of_others(tmp_path):
     for note in ("read as arc-toml", "1 context of the file not in the screen (HepG2)", "1 condition in both"):
         assert note in said
     assert "1 label of the file not in the screen (NOT_THERE in RPE1)" in said
+    assert "lists called train (RPE1) restrict nothing" in said
     both = import_split([tmp_path], TWO).folds[0].role.tolist()
     assert both == ["train"] * 3 + ["test"] + want[4:]
     with pytest.raises(UserError, match="no dataset 'x'; datasets: norman, other"):
@@ -315,8 +318,18 @@ BAD = {
     "text.txt": ("once upon a time", "expected a split of PerturBench"),
     "empty.csv": ("", "expected a split of PerturBench"),
     "bad.toml": ('[zeroshot]\n"a.K562" = 3\n', "expected .zeroshot. of text"),
+    "zero.toml": ('[zero_shot]\n"a.K562" = "test"\n[training]\na = "train"\n', "found .zero_shot., which cell-load"),
+    "few.toml": (
+        '[training]\na = "train"\n[fewshot."a.K562"]\nvalid = ["MYC"]\ntests = ["TP53"]\n',
+        "called val and test, found tests of a.K562, valid of a.K562",
+    ),
+    "change.csv": ("gene,fold_change\nKLF1,2\nMYC,0\n", "found fold_change with 0, 2; name it by --column"),
+    "deep.json": ('{"train": ' + "[" * 100_000, "set2conditions as pickle or JSON, unreadable"),
+    "digits.json": ('{"train": ' + "1" * 5000 + "}", "unreadable: Exceeds the limit"),
+    "wide.csv": (f"c1,{'x' * 200_000}\nc2,test\n", "line 1 cannot be read: field larger than field limit"),
+    "wide.tsv": (f"condition\tsplit\nKLF1\t{'x' * 200_000}\n", "line 2 cannot be read: field larger"),
     "roles.tsv": ("condition\tsplit\nKLF1\ttrain\nMYC\tmaybe\n", "called fold or split, found split with maybe, train"),
-    "short.tsv": ("condition\tsplit\nKLF1\ttrain\nMYC\n", "expected 2 fields per line, found another number in line 3"),
+    "short.tsv": ("condition\tsplit\nKLF1\ttrain\nMYC\n", "expected 2 fields per line, found 1 in line 3"),
     "twice.tsv": ("condition\tfold:a\tfold:b\nKLF1\ttest\ttest\nMYC\ttrain\ttrain\n", "1 in several .KLF1"),
     "other.tsv": ("condition\tfold:a\nAAA\ttest\nBBB\ttrain\n", "no line names a condition"),
 }
@@ -329,6 +342,44 @@ def test_refusals(name, tmp_path):
         import_split([tmp_path / name], TOY)
 
 
+def test_damaged_files_are_told(tmp_path):
+    """A gzip stream that breaks off or has a flipped byte, through both readers; nothing ends in a traceback."""
+    path, whole = tmp_path / "t.tsv.gz", gzip.compress(b"condition\tfold:a\nKLF1\ttest\nMYC\ttrain\n" * 50)
+    for content in (whole[:12] + bytes([whole[12] ^ 255, whole[13] ^ 255]) + whole[14:], whole[:-9]):
+        path.write_bytes(content)
+        for read in (lambda: import_split([path], TOY), lambda: FromFile(str(path)).split(TOY)):
+            with pytest.raises(UserError, match="cannot be read"):
+                read()
+    path.write_text(f"condition\tsplit\nKLF1\t{'x' * 200_000}\n")
+    with pytest.raises(UserError, match="line 2 cannot be read: field larger"):
+        FromFile(str(path)).split(TOY)
+
+
+def test_columns_are_read_by_name_or_by_request(tmp_path):
+    """Only a column called fold or split is taken for fold numbers; the columns that were read are said."""
+    path = tmp_path / "t.csv"
+    lines = [f"{n},{i % 2},{i % 3},{'train' if n == 'MYC' else i % 2}" for i, n in enumerate(NAMES)]
+    path.write_text("\n".join(["gene,fold_change,batch,test_split", *lines]))
+    found = import_split([path], TOY)
+    said = " ".join(found.notes)
+    assert "t.csv: folds of column test_split" in said
+    assert "not read as folds: fold_change with 0, 1" in said
+    assert [parts(f) for f in found.folds] == [((1, 3, 5), (), (0, 2, 4)), ((0, 1, 2, 4), (), (3, 5))]  # MYC trains
+    asked = import_split([path], TOY, options=Options(columns=("batch",)))
+    assert [parts(f)[2] for f in asked.folds] == [(0, 3), (1, 4), (2, 5)]
+    for name, reason in (("bat", "no column bat; columns: gene, fold_change"), ("gene", "found gene with GATA1")):
+        with pytest.raises(UserError, match=reason):
+            import_split([path], TOY, options=Options(columns=(name,)))
+
+
+def test_given_numbers_with_rows_that_always_train():
+    values = np.array(["0", "train", "1", "", "0", "1"], dtype=object)
+    folds = GivenColumn().split(replace(TOY, covariates={"split": values})).folds
+    assert [parts(f) for f in folds] == [((1, 2, 5), (), (0, 4)), ((0, 1, 4), (), (2, 5))]
+    with pytest.raises(UserError, match="found 0, validation"):
+        GivenColumn().split(replace(TOY, covariates={"split": np.array(["0", "val"] * 3, dtype=object)}))
+
+
 def test_pickles_never_run(tmp_path, capsys):
     for content in ({"train": Bomb(), "test": []}, OrderedDict(train=["KLF1+ctrl"], test=[Bomb()])):
         with pytest.raises(UserError, match="refused or unreadable"):
@@ -339,7 +390,7 @@ def test_pickles_never_run(tmp_path, capsys):
 @pytest.mark.filterwarnings("ignore:.*in no fold")
 def test_the_table_is_checked(tmp_path):
     path, rows = tmp_path / "t.tsv", "MYC+KLF1,,test\nTP53,,train\nGATA1,,\n"
-    path.write_text(f"condition,context,mine\n{rows.replace(',,', ',K562,')}NOPE,K562,test\n")
+    path.write_text(f"condition,context,mine\n{rows.replace(',,', ', K562 ,')}NOPE,K562,test\n")
     with pytest.warns(UserWarning, match="t.tsv") as said:
         (fold,) = FromFile(str(path)).split(TOY).folds
     assert (fold.name, *parts(fold)) == ("mine", (2,), (), (4,))
@@ -384,20 +435,33 @@ def test_grid_export_import_and_grid_again(tmp_path, monkeypatch):
     ]
     done = CliRunner().invoke(app, line, catch_exceptions=False)
     assert "2 folds of" in done.stdout
+    assert CliRunner().invoke(app, line, catch_exceptions=False).exit_code == 0  # the same content again
     forget()
     results, _ = run(Path("again"), paths, split=["file:t.tsv"], **axes)
     (old,), (new,) = (list(Path(r, "splits").glob("*.h5")) for r in ("res", "again"))
     before, after = Results(Path("res")).split(old.stem)[0], results.split(new.stem)[0]
     for name, rows in before.items():
         assert (rows == after[name]).all(), name
-    for line, reason in (
+    Path("kept.tsv").write_text("mine")
+    for told, reason in (
         (["export"], "expected a results folder or --dataset"),
         (["export", "res", "--dataset", "x"], "expected one split to export, found 0; choose from --dataset full"),
         (["export", "res", "--fold", "x"], "no fold 'x'; folds: fold0, fold1"),
         (["export", "res", "--format", "gears"], "with several roles"),
         (["export", "res", "--format", "perturbench-csv", "--registry", paths[0]], "names of single cells"),
         (["import", "t.tsv", "--dataset", "full", "--out", "t.tsv"], "is the file to read"),
+        ([*line[:5], "kept.tsv", *line[6:]], "kept.tsv is there with another content; name another one with --out"),
     ):
-        found = CliRunner().invoke(app, line).exception
-        assert isinstance(found, UserError), (line, found)
+        found = CliRunner().invoke(app, told).exception
+        assert isinstance(found, UserError), (told, found)
         assert reason in str(found)
+    assert Path("kept.tsv").read_text() == "mine"
+    run(Path("res"), paths, split=["covariate_transfer:2"], seed=1, **axes)
+    found = CliRunner().invoke(app, ["export", "res"]).exception
+    assert "found 2; choose from --dataset full --split covariate_transfer:2 --seed 0, --dataset full" in str(found)
+    texts = []
+    for seed in "01":
+        done = CliRunner().invoke(app, ["export", "res", "--seed", seed, "--out", "mine"], catch_exceptions=False)
+        assert done.stdout.split() == [f"mine/full-covariate_transfer-2-seed{seed}.tsv"]
+        texts.append(Path(done.stdout.strip()).read_text())
+    assert texts[0] == Path("mine/full-covariate_transfer-2.tsv").read_text() != texts[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -61,7 +62,9 @@ class DataFile:
 
     def __post_init__(self) -> None:
         for key, size in (("md5", 32), ("sha256", 64)):
-            if (value := getattr(self, key)) and not re.fullmatch(rf"[0-9a-fA-F]{{{size}}}", str(value)):
+            if not isinstance(value := getattr(self, key), str):
+                raise ValueError(f"file {self.name!r}: {key} must be text, got {value!r}: put it in quotes")
+            if value and not re.fullmatch(rf"[0-9a-fA-F]{{{size}}}", value):
                 raise ValueError(f"file {self.name!r}: {key} must be {size} hex digits, got {value!r}")
         if self.hashes not in HASHES or (self.hashes == "record") == bool(self.md5 or self.sha256):
             expected = "published or third_party with an md5 or sha256, or record without"
@@ -108,13 +111,16 @@ def records(raw: Sequence[Mapping[str, Any]]) -> tuple[DataFile, ...]:
     Raises
     ------
     ValueError
-        An unknown field or value; two files that would be stored under one name.
+        No list of records; an unknown field or value; two files that would be stored under one name.
 
     Examples
     --------
     >>> records([{"name": "a.zip", "urls": ["https://a.org/1"], "unpack": {"d/x": "y"}}])[0].unpack
     ('d/x -> y',)
     """
+    if not isinstance(raw, list | tuple) or (odd := [each for each in raw if not isinstance(each, Mapping)]):
+        found = odd[0] if isinstance(raw, list | tuple) else raw
+        raise ValueError(f"files: expected a list of records, each with a name, found {found!r}")
     made = tuple(_record(each) for each in raw)
     names = [name for file in made for name in file.stored]
     if twice := sorted({name for name in names if names.count(name) > 1}):
@@ -190,24 +196,33 @@ def require(name: str, folder: Path, files: Sequence[DataFile]) -> None:
 def digests(folder: Path, files: Sequence[DataFile]) -> dict[str, str]:
     """sha256 of every stored file, from the record of the folder.
 
-    A file whose size and time are as recorded is not read again; one that was placed by hand is read and recorded
-    (where the folder can be written).
+    A file whose size and time are as recorded is not read again; one that was placed by hand is read, compared with
+    the published one and recorded (where the folder can be written). A hash of a third party that is another is
+    warned of.
 
     Raises
     ------
     UserError
-        A file is not there, or changed since it was fetched.
+        A file is not there, changed since it was fetched, or was placed by hand and is not the published one.
     """
+    from embbench.cache.verified import checked
+
     require(folder.name, folder, files)
-    names = [name for file in files for name in file.stored]
     record = Fetched.read(folder, folder.name, "dataset")  # without the lock: another part may be on its way for hours
-    changed = [name for name in names if record.check(name)]
+    step = f"remove it, then embbench data fetch {folder.name}"
+    pairs = [(name, file) for file in files for name in file.stored]
+    names = [name for name, _ in pairs]
+    changed = [name for name, file in pairs if checked(record, file, name, step, _warn)]
     if changed and os.access(folder, os.W_OK):
         with lock(folder):
             now = Fetched.read(folder, folder.name, "dataset")
             now.files |= {name: record.files[name] for name in changed}
             now.write()
     return {name: record.files[name]["sha256"] for name in names}
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, stacklevel=2)
 
 
 def bring(
@@ -221,12 +236,13 @@ def bring(
     mirror: str | None = None,
     say: Callable[[str], None],
     progress: Progress,
-) -> None:
+) -> list[str]:
     """Make files lie in ``folder``: those that are not there are fetched, all are verified.
 
     Files arrive in a hidden folder beside it, are checked and unpacked there, and moved. Whatever fails, ``folder``
-    holds whole files only; the hidden folder keeps what arrived of a transfer that broke off, for the next call to
-    continue, and nothing else.
+    holds whole files only; the hidden folder keeps what arrived of a transfer that broke off, or was whole but found no
+    space to be unpacked in, for the next call to continue, and nothing else. A file that lies in the folder of another
+    dataset is linked from there.
 
     Parameters
     ----------
@@ -235,6 +251,10 @@ def bring(
     mirror : a folder or address to take files from instead of their own (default ``$EMBBENCH_MIRROR``).
     say : is told licence, number and size of what will be fetched before it is, and everything unusual.
     progress : is told a file's name, the bytes that are there and those that it has (None: not known), per block.
+
+    Returns
+    -------
+    Names, as stored, of the files that were not there before; `withdraw` takes them back.
 
     Raises
     ------
@@ -246,4 +266,26 @@ def bring(
     licences.require(name, licence, restricted, accept=accept, what="data")
     with lock(folder):
         record = Fetched.read(folder, name, "dataset")
-        Fetching(name, record, mirror or os.environ.get(MIRROR, ""), say, progress).run(files, licence)
+        return Fetching(name, record, mirror or os.environ.get(MIRROR, ""), say, progress).run(files, licence)
+
+
+def withdraw(name: str, folder: Path, arrived: Sequence[str]) -> list[str]:
+    """Remove files that `bring` just brought and that turned out to be others than expected, with their records.
+
+    A file whose hash is the known one is what was published, whatever its reader says of it: it stays. Any other may
+    have been cut short or altered on its way, and would be taken for the right one ever after.
+
+    Parameters
+    ----------
+    name, folder : as given to `bring`; ``arrived`` is what that returned.
+
+    Returns
+    -------
+    Names of the files removed.
+    """
+    with lock(folder):
+        record = Fetched.read(folder, name, "dataset")
+        known = {each for each in arrived if each in record.files}
+        doubtful = sorted(each for each in known if record.unproven(each))
+        record.forget(doubtful)
+    return doubtful

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from embbench.cache.fetched import megabytes, need_space
+from embbench.cache.verified import BLOCK, PAGES, is_page
 from embbench.core import UserError
 
 TIMEOUT = 30.0  # seconds without a byte
@@ -24,14 +25,13 @@ TRIES = 3  # a transfer that breaks off is resumed at once, this often in all
 PAUSE = 1.0  # seconds before it is
 LONGEST = 60.0  # seconds that a server may ask to wait for (Retry-After)
 SLOWEST, WINDOW = 1000.0, 60.0  # bytes per second over so many seconds, below which a transfer counts as broken off
-BLOCK = 1 << 20
 HELP = "or get the file another way and name it with --checkpoint, or a copy of it with --mirror"
 MEANING = {
     **dict.fromkeys((404, 410), "no such file: it was moved or withdrawn; look for its new address"),
     **dict.fromkeys((401, 403, 407), "the server wants a login; fetch it in a browser"),
 }
+ASKED = {"User-Agent": "embbench", "Accept-Encoding": "identity"}
 BUSY = (429, 500, 502, 503, 504)
-PAGES = (".html", ".htm", ".xml", ".svg")
 Progress = Callable[[str, int, int | None], None]
 
 
@@ -92,8 +92,8 @@ def download(
 
     The digest is that of the server's validator (strong ETag, else Last-Modified) and the length, so that a transfer
     is only ever continued with bytes of the same version (RFC 9110, sections 13.1.5 and 14). What arrived is kept for
-    the next call where the server gives a validator, and removed otherwise. ``secret`` headers go to this host only,
-    not where it redirects to.
+    the next call where the server gives a validator and a length, and removed otherwise. ``secret`` headers go to this
+    host only, not where it redirects to.
 
     Parameters
     ----------
@@ -108,7 +108,7 @@ def download(
     NoFileError
         There is no such file.
     UserError
-        The server refuses, answers with a web page or announces another size; no free space.
+        The server refuses, answers with a web page, packs the file or announces another size; no free space.
     """
     order, attempt = _Order(url, folder, name, say, secret or {}, progress, size, help), 0
     while True:
@@ -129,6 +129,7 @@ def _transfer(order: _Order) -> Path:
             raise _AgainError(f"the server gives no file yet (HTTP {answer.status})", "open the address in a browser")
         if answer.headers.get_content_type() == "text/html" and not name.endswith(PAGES):
             raise _page(order)
+        _refuse_coding(answer, order)
         total, tag = _length(answer), _validator(answer)
         if order.size and total not in (None, order.size):
             step = "it was changed or moved: look for the published one"
@@ -141,10 +142,11 @@ def _transfer(order: _Order) -> Path:
         after = f", continuing after {megabytes(start)}" if start else ""
         order.say(f"fetching {name} ({size}) from {order.shown}{after}")
         if not start:
-            return _pour(answer, part, "wb", total, order, keep=bool(tag))
+            return _pour(answer, part, "wb", total, order, keep=bool(tag) and total is not None)
     if start == total:
         return part
     with _open(order.url, {"Range": f"bytes={start}-", "If-Range": tag}, order) as rest:
+        _refuse_coding(rest, order)
         goes_on = rest.status == 206 and rest.headers.get("Content-Range", "").startswith(f"bytes {start}-")
         return _pour(rest, part, "ab" if goes_on else "wb", total, order, keep=goes_on)
 
@@ -154,21 +156,19 @@ def _page(order: _Order) -> UserError:
     return UserError(f"{order.shown}: expected the file {order.name}, {found}{order.hint}")
 
 
-def is_page(head: bytes, name: str) -> bool:
-    """Whether bytes begin as a web page does, and the file is none by its name.
-
-    Examples
-    --------
-    >>> is_page(b"<!DOCTYPE html><html>", "a.h5ad"), is_page(b"<html>", "a.html"), is_page(b"TP53", "genes.txt")
-    (True, False, False)
-    """
-    start = head[:512].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
-    return start.startswith((b"<!doctype html", b"<html")) and not name.endswith(PAGES)
+def _refuse_coding(answer: Any, order: _Order) -> None:
+    """`UserError` for bytes that are not those of the file, but packed for the way."""
+    coding = (answer.headers.get("Content-Encoding") or "identity").strip().lower()
+    # Servers label a file that is a .gz so as well, and send it as it lies there.
+    if coding == "identity" or (coding in ("gzip", "x-gzip") and order.name.endswith((".gz", ".tgz"))):
+        return
+    found = f"expected the file as it is, the server sends it packed (Content-Encoding: {coding})"
+    raise UserError(f"{order.shown}: {found}; fetch it with a browser{order.hint}")
 
 
 def _open(url: str, headers: Mapping[str, str], order: _Order) -> Any:
     try:
-        request = urllib.request.Request(url, headers={"User-Agent": "embbench", **headers})
+        request = urllib.request.Request(url, headers={**ASKED, **headers})
         for key, value in order.secret.items():
             request.add_unredirected_header(key, value)
         return urllib.request.urlopen(request, timeout=TIMEOUT)
@@ -210,8 +210,9 @@ def _pour(answer: Any, part: Path, mode: str, total: int | None, order: _Order, 
                     if file.tell() - mark < SLOWEST * seconds:
                         raise _AgainError(f"gave {file.tell() - mark} bytes in {seconds:.0f} s")
                     since, mark = time.monotonic(), file.tell()
-            if total is not None and file.tell() != total:
-                raise _AgainError(f"broke off after {file.tell()} of {total} bytes")
+            size = max(order.size, file.tell()) if total is None else total  # without a length, too much is seen later
+            if file.tell() != size:
+                raise _AgainError(f"broke off after {file.tell()} of {size} bytes")
             whole = True
     except OSError as error:
         keep = False  # a disk that failed may have kept anything

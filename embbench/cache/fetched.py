@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +17,11 @@ from embbench.cache.store import replacing
 from embbench.core import UserError
 
 OWN, FIXED = {"checkpoint": " with --checkpoint"}, {"checkpoint": "name a fixed revision, or "}  # hints by kind
+IN_PLACE = "found in place"  # where a file comes from that a person put there
+
+
+class SpaceError(UserError):
+    """The disk is too small, or fails: nothing is wrong with the files."""
 
 
 class Arrival(NamedTuple):
@@ -59,27 +65,49 @@ class Fetched:
         with replacing(self.root / RECORD) as temporary:
             temporary.write_text(text, encoding="utf-8")
 
-    def check(self, name: str, expected: str = "") -> bool:
+    def check(self, name: str, expected: str = "", seen: str = "", **facts: Any) -> bool:
         """Check a file that lies in the folder; returns whether the record changed.
 
         A file whose size and time are as recorded is not read again. One that nobody recorded (placed by hand) is
-        recorded. `UserError`: it changed on this disk, or is not the one that ``expected`` (sha256) asks for.
+        recorded; ``seen`` is its sha256 where it was just read, ``facts`` (JSON values) are recorded beside that.
+        `UserError`: it changed on this disk, or is not the one that ``expected`` (sha256) asks for.
         """
         path, known = self.root / name, self.files.get(name)
         stat = path.stat()
         now = {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
-        if known is not None and all(known.get(k) == v for k, v in now.items()):
+        if not seen and known is not None and all(known.get(k) == v for k, v in now.items()):
             _compare(name, known["sha256"], expected, f"remove {path} and fetch it again")
             return False
-        sha = sha256(path)
+        sha = seen or sha256(path)
         if known is not None and known["sha256"] != sha:
             raise UserError(
                 f"{path}: changed since it was fetched: recorded sha256 {known['sha256']}, found {sha}; remove the "
                 f"file and fetch it again, or give your own files their own folder{OWN.get(self.kind, '')}"
             )
         _compare(name, sha, expected, f"remove {path} and fetch it again")
-        self.files[name] = {**(known or {"from": "found in place"}), "sha256": sha, **now}
+        self.files[name] = {**(known or {"from": IN_PLACE}), "sha256": sha, **now, **facts}
         return True
+
+    def unproven(self, name: str) -> bool:
+        """Whether nobody's hash confirmed a recorded file: none was known, or it is another."""
+        facts = self.files[name]
+        return facts.get("hashes", "record") == "record" or "differs" in facts
+
+    def forget(self, names: Sequence[str]) -> None:
+        """Remove files and what is recorded of them; without any other file, the record and the folder too."""
+        for name in names:
+            path = self.root / name
+            path.unlink(missing_ok=True)
+            self.files.pop(name, None)
+            for above in path.relative_to(self.root).parents[:-1]:
+                with contextlib.suppress(OSError):
+                    (self.root / above).rmdir()
+        if self.files:
+            self.write()
+            return
+        (self.root / RECORD).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # somebody's own files lie there
+            self.root.rmdir()
 
     def settle(self, arrival: Arrival, expected: str = "", **facts: Any) -> None:
         """Check a file that just arrived and move it to its place; `UserError`: it is another one than expected.
@@ -121,6 +149,17 @@ class Fetched:
         return found
 
 
+def twins(folder: Path, name: str) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Files of one name, stored as published in the folders beside ``folder``, with what is recorded of each."""
+    for path in sorted(folder.parent.glob(f"*/{RECORD}")):
+        try:
+            facts = Fetched.read(path.parent, path.parent.name, "dataset").files.get(name)
+        except UserError:
+            continue  # said when that dataset is used
+        if path.parent != folder and facts and "packed" not in facts and (path.parent / name).is_file():
+            yield path.parent / name, facts
+
+
 def _compare(what: str, found: str, expected: str, step: str) -> None:
     if expected and found != expected.lower():
         raise UserError(f"{what}: expected sha256 {expected.lower()}, found {found}; {step}")
@@ -151,11 +190,11 @@ def blob_problem(path: Path) -> str:
 
 
 def need_space(folder: Path, size: int, what: str) -> None:
-    """`UserError` when the disk of ``folder`` (the next existing one above it) has fewer than ``size`` bytes free."""
+    """`SpaceError` when the disk of ``folder`` (the next existing one above it) has fewer than ``size`` bytes free."""
     there = next(p for p in (folder, *folder.absolute().parents) if p.exists())
     free = shutil.disk_usage(there).free
     if free < size:
-        raise UserError(
+        raise SpaceError(
             f"{what} needs {megabytes(size)}, {there} has {megabytes(free)} free; make space, or point EMBBENCH_HOME "
             "to a larger disk"
         )

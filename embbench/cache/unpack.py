@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import lzma
 import shutil
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -11,12 +13,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, NoReturn
 
-from embbench.cache.fetched import listing, need_space
+from embbench.cache.fetched import SpaceError, listing, need_space
 from embbench.cache.sources import safe
 from embbench.core import UserError
 
-DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError)
+DAMAGE = (
+    *(tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError),
+    *(EOFError, OSError, RuntimeError, ValueError),
+)
 TOP = ("", ".", "./", "/")  # the archive's own folder, which some tools store as a member
+MAGIC = b"\x1f\x8b"  # of gzip
+DENSEST = 1032  # deflate makes no file smaller than by this
 
 
 def unpack(archive: Path, origin: str, wanted: Sequence[str], folder: Path) -> dict[str, Path]:
@@ -39,8 +46,10 @@ def unpack(archive: Path, origin: str, wanted: Sequence[str], folder: Path) -> d
     Raises
     ------
     UserError
-        Not an archive, damaged; a member's name leaves the folder; a wanted member is absent, a link or a device; the
-        disk is full. Nothing written is left.
+        Not an archive, damaged; a member's name leaves the folder; a wanted member is absent, a link or a device.
+        Nothing written is left.
+    SpaceError
+        The disk is full, or fails. Nothing written is left.
     """
     places = {name: folder / f"member-{i}" for i, name in enumerate(wanted)}
     whole = False
@@ -64,7 +73,9 @@ def gunzip(file: Path, origin: str, target: Path) -> None:
     Raises
     ------
     UserError
-        No gzip file, or a damaged one; the disk is full. Nothing written is left.
+        No gzip file, or a damaged one. Nothing written is left.
+    SpaceError
+        The disk is full, or fails. Nothing written is left.
     """
     whole = False
     try:
@@ -78,9 +89,47 @@ def gunzip(file: Path, origin: str, target: Path) -> None:
             target.unlink(missing_ok=True)
 
 
+def read_through(file: Path, origin: str) -> None:
+    """Read a gzip file to its end, as `gunzip` does; anything else passes. `UserError`: it is damaged, or cut short."""
+    try:
+        with file.open("rb") as opened:
+            if opened.read(2) != MAGIC:
+                return
+        with gzip.open(file, "rb") as source:
+            while source.read(1 << 20):
+                pass
+    except (OSError, EOFError, zlib.error) as error:
+        _damaged(error, origin, "a whole gzip file", file, file.parent)
+
+
+def room(file: Path, wanted: Sequence[str] = ()) -> int:
+    """Bytes that unpacking takes at least, as far as a file says so before it is read: nothing of a tar archive.
+
+    A gzip file ends in its length modulo 2**32 (RFC 1952, ISIZE), of its last member where it has several: a file may
+    unpack to more than that, never to less. Nor does it grow by a hundredth, whatever it holds.
+
+    Parameters
+    ----------
+    file : gzip file, zip or tar archive; 0 for what is none of them, which unpacking says.
+    wanted : names of the members of an archive that will be unpacked; none for a gzip file.
+    """
+    try:
+        if wanted:
+            with zipfile.ZipFile(file) as archive:
+                return sum(info.file_size for info in archive.infolist() if info.filename.removeprefix("./") in wanted)
+        with file.open("rb") as opened:
+            if opened.read(2) != MAGIC:
+                return 0
+            opened.seek(-4, 2)
+            size = file.stat().st_size
+            return min(max(struct.unpack("<I", opened.read())[0], size * 99 // 100 - 1000), size * DENSEST)
+    except DAMAGE:
+        return 0
+
+
 def _damaged(error: Exception, origin: str, expected: str, file: Path, folder: Path) -> NoReturn:
     if isinstance(error, OSError) and error.errno is not None:  # the system's, not one of content
-        raise UserError(
+        raise SpaceError(
             f"cannot unpack {origin} into {folder}: {error.strerror or error}; make space and run again"
         ) from error
     reason = str(error).partition("\n")[0].rstrip(":")  # tarfile goes on with a line per method it tried

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from embbench.cli._shared import RegistryOption, registry_paths, say, show, split_list
 
 WHOLE = ("ro-crate", "snakemake")  # formats of a whole results folder
+SERVES = {  # option -> formats that heed it; registry and out serve all
+    "--run": ("cell-eval", "h5ad", "openproblems"),
+    "--fold": ("cell-eval", "h5ad", "openproblems"),
+    "--control": ("cell-eval",),
+    "--perturbation-key": ("cell-eval",),
+    "--context-key": ("cell-eval",),
+    "--id-map": ("openproblems",),
+    "--author": ("ro-crate",),
+    "--licence": ("ro-crate",),
+    "--with-predictions": ("ro-crate",),
+    "--link": ("ro-crate",),
+}
 
 
 def export(
@@ -25,9 +37,13 @@ def export(
     ] = None,
     fold: Annotated[str | None, typer.Option(help="One fold; default: all that are done.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder; default: RESULTS/export/<id>-<format>.")] = None,
-    control: Annotated[str, typer.Option(help="Label of control rows (cell-eval).")] = "non-targeting",
-    perturbation_key: Annotated[str, typer.Option(help="Column of perturbations (cell-eval).")] = "target_gene",
-    context_key: Annotated[str, typer.Option(help="Column of contexts (cell-eval).")] = "cell_type",
+    control: Annotated[
+        str | None, typer.Option(help="Label of control rows (cell-eval); default: non-targeting.")
+    ] = None,
+    perturbation_key: Annotated[
+        str | None, typer.Option(help="Column of perturbations (cell-eval); default: target_gene.")
+    ] = None,
+    context_key: Annotated[str | None, typer.Option(help="Column of contexts (cell-eval); default: cell_type.")] = None,
     id_map: Annotated[
         Path | None, typer.Option(help="openproblems: the task's id_map.csv, whose order is followed.")
     ] = None,
@@ -41,13 +57,19 @@ def export(
 ) -> None:
     """Write held-out predictions, or a whole results folder, in another tool's format."""
     from embbench.core import UserError
-    from embbench.exchange.predictions import Names, gather
+    from embbench.exchange.predictions import FORMATS, Names, gather
     from embbench.exchange.predictions import export as write
     from embbench.grid.results import Results
     from embbench.grid.threads import one_thread
 
     if not results.is_dir():
         raise UserError(f"{results}: expected a results folder (embbench grid --out {results}), found none")
+    if form not in (known := (*FORMATS, *WHOLE)):
+        raise UserError(f"--format {form!r}: expected one of {', '.join(known)}")
+    values = (run, fold, control, perturbation_key, context_key, id_map, author, licence, with_predictions, link)
+    given = [name for name, value in zip(SERVES, values, strict=True) if value not in (None, "", False, [])]
+    if vain := [f"{name} ({', '.join(SERVES[name])})" for name in given if form not in SERVES[name]]:
+        raise UserError(f"--format {form} has no use for {', '.join(vain)}; leave it out, or choose that format")
     paths = registry_paths(registry)
     if form in WHOLE:
         from embbench.exchange.crate import write_crate
@@ -69,7 +91,13 @@ def export(
     with one_thread():
         found = gather(Results(results), run, paths, fold)
         folder = out or results / "export" / f"{found.config[:8]}-{form}"
-        written = write(found, form, folder, Names(control, perturbation_key, context_key, id_map))
+        named: dict[str, Any] = {
+            "control": control,
+            "perturbation": perturbation_key,
+            "context": context_key,
+            "id_map": id_map,
+        }
+        written = write(found, form, folder, Names(**{k: v for k, v in named.items() if v is not None}))
     for line in written.notes:
         say(line)
     for path in written.files:
@@ -86,6 +114,9 @@ def score(
     perturbation_key: Annotated[str | None, typer.Option(help="Column of perturbations.")] = None,
     context_key: Annotated[str | None, typer.Option(help="Column of contexts; a|b joins two.")] = None,
     unit: Annotated[str, typer.Option(help="auto, delta (effects), expression (means) or cells.")] = "auto",
+    id_map: Annotated[
+        Path | None, typer.Option(help="openproblems: the id_map.csv of the file, whose rows are ids.")
+    ] = None,
     genes: Annotated[str, typer.Option(help="all, expressed or hvg:N, as in a grid.")] = "all",
     fold: Annotated[str | None, typer.Option(help="Score one fold alone.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the folds.")] = 0,
@@ -102,9 +133,11 @@ def score(
     if out is not None:
         if out.suffix != ".csv":
             raise UserError(f"--out {out}: expected a file that ends in .csv")
+        if out.exists() and any(each is not None and each.exists() and out.samefile(each) for each in (file, id_map)):
+            raise UserError(f"--out {out}: that is the file that is read, which would be lost; name another one")
         check_folder(out.parent, "the folder of the scores,", "--out")
     names = tuple(split_list(metrics) or ())
-    asked = Asked(file, dataset, split, genes, seed, names, perturbation_key, context_key, unit, fold)
+    asked = Asked(file, dataset, split, genes, seed, names, perturbation_key, context_key, unit, fold, id_map)
     with one_thread():
         made = score_file(asked, registry_paths(registry))
     for line in made.notes:

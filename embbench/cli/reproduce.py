@@ -38,7 +38,7 @@ def reproduce(
 ) -> None:
     """Run a grid and print our numbers beside the published ones. Exit code 1 when a run failed."""
     from embbench.grid.config import read_grid
-    from embbench.grid.figures import published_table
+    from embbench.grid.figures import check_names, published_table
     from embbench.grid.names import registry_of
     from embbench.grid.protocols import deviations
     from embbench.grid.schedule import run_grid
@@ -46,6 +46,7 @@ def reproduce(
     paths = registry_paths(registry)
     wanted = read_grid(file)
     table = published_table(wanted, file)
+    check_names(table, registry_of(paths), wanted.target, file)
     if fetch:
         fetch_needed(registry_of(paths), wanted, accept=accept_licence, mirror=mirror)
     for line in deviations(wanted, paths):
@@ -72,13 +73,12 @@ def fetch_needed(known: Registry, wanted: Grid, *, accept: bool, mirror: str | N
     """
     from embbench.cache.licences import require
     from embbench.core import UserError
+    from embbench.grid.names import innermost
     from embbench.grid.obtain import fetch_screen, is_published
 
     published = set(known.names("datasets"))
     for name in wanted.dataset:
-        inner = name
-        while inner.partition(":")[0] in published and "of" in known.parse("datasets", inner).overrides:
-            inner = str(known.parse("datasets", inner).overrides["of"])  # labelled:NAME is made from NAME
+        inner = innermost(known, name)  # labelled:NAME is made from NAME
         if inner.partition(":")[0] in published and is_published(known.parse("datasets", inner).entry):
             with byte_bar() as progress:
                 found = fetch_screen(known, inner, mirror=mirror, accept=accept, say=say, progress=progress)

@@ -33,7 +33,9 @@ def export_command(
     unused: Annotated[
         str, typer.Option(help="refuse or train: conditions in no set, where arc-toml would train on them.")
     ] = "refuse",
-    seed: Annotated[int, typer.Option(help="Seed of a split that is made here.")] = 0,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed, where the results hold several, or of a split that is made here (0).")
+    ] = None,
     registry: RegistryOption = None,
 ) -> None:
     """Write the folds of a split as other tools read them, and say what they cannot hold."""
@@ -42,9 +44,9 @@ def export_command(
 
     paths = registry_paths(registry)
     if results is not None:
-        chosen = kept_split(results, dataset, split, paths, cells=form == "perturbench-csv")
+        chosen = kept_split(results, dataset, split, paths, seed=seed, cells=form == "perturbench-csv")
     elif dataset:
-        chosen = computed_split(dataset, split or "default", paths, seed)
+        chosen = computed_split(dataset, split or "default", paths, seed or 0)
     else:
         raise UserError("splits export: expected a results folder or --dataset NAME --split SPEC, found neither")
     try:
@@ -68,6 +70,9 @@ def import_command(
     labels: LabelsOption = "",
     control: Annotated[list[str] | None, typer.Option(help="Further label(s) of controls in the files.")] = None,
     source: SourceOption = "",
+    column: Annotated[
+        list[str] | None, typer.Option(help="Column(s) of a table to read as folds; found by name unless told.")
+    ] = None,
     registry: RegistryOption = None,
 ) -> None:
     """Read the folds of another tool into a table for ``--split file:TABLE``, and say what did not meet."""
@@ -79,7 +84,8 @@ def import_command(
     if target.exists() and any(target.resolve() in (f.resolve(), *f.resolve().parents) for f in files):
         raise UserError(f"splits import: {target} is the file to read; name another one with --out")
     data = screen(dataset, "all", registry_paths(registry))
-    found = import_split(files, data, form, Options(labels=labels, control=tuple(control or ()), source=source))
+    options = Options(labels=labels, control=tuple(control or ()), source=source, columns=tuple(column or ()))
+    found = import_split(files, data, form, options)
     for note in found.notes:
         say(note)
     typer.echo(write_split(target, data, found))

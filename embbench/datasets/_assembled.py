@@ -48,7 +48,8 @@ class Part:
     Parameters
     ----------
     file : what `embbench.datasets._open.open_anndata` gives.
-    obs : columns that replace or extend those of the file, shape (m,): objects of str ('' missing), or float64.
+    obs : columns that replace or extend those of the file, shape (m,): objects of str ('' missing), or float64; or what
+        makes one, called when it is first read.
     gene_key : var column of gene names; None: the index.
     layer : layer of the values; None: ``X``.
     tag : short name; it makes cell names of several parts unique.
@@ -56,11 +57,15 @@ class Part:
     """
 
     file: Any
-    obs: Mapping[str, np.ndarray] = field(default_factory=dict)
+    obs: Mapping[str, np.ndarray | Callable[[], np.ndarray]] = field(default_factory=dict)
     gene_key: str | None = None
     layer: str | None = None
     tag: str = ""
     matrix: Callable[[int], Matrix] | None = None
+
+    def __post_init__(self) -> None:
+        kept = {name: functools.cache(each) if callable(each) else each for name, each in self.obs.items()}
+        object.__setattr__(self, "obs", kept)
 
     def genes(self) -> np.ndarray:
         """Gene names of the file, shape (g,), objects of str."""
@@ -71,7 +76,8 @@ class Part:
     def read(self, name: str) -> np.ndarray:
         """A column of obs, shape (m,), float64 where it holds numbers, else objects of str."""
         if name in self.obs:
-            return self.obs[name]
+            own = self.obs[name]
+            return own() if callable(own) else own
         found = column(self.file, "obs", name, "column")
         return found.text() if found.values is None else found.values
 
@@ -113,7 +119,7 @@ class Assembled(Mapping[str, Any]):
     ----------
     parts : one or more; of several, the genes that all have are kept, in the order of the first.
     filename : what messages call it.
-    notes : what the reader did and left out, for the import report.
+    notes : what the reader did and left out, for the import report; columns that are made later may add to the list.
     genes : gene names to keep, shape (k,); None: all common ones.
 
     Raises
@@ -125,18 +131,27 @@ class Assembled(Mapping[str, Any]):
     def __init__(
         self, parts: Sequence[Part], filename: str, notes: Sequence[str] = (), genes: np.ndarray | None = None
     ) -> None:
-        self.parts, self.filename, self.notes = list(parts), filename, list(notes)
+        self.parts, self.filename, self._told = list(parts), filename, notes
+        self._own: list[str] = []
         named = [part.genes() for part in parts]
-        kept = _common(named, filename) if len(parts) > 1 else _unrepeated(named[0], self.notes)
+        kept = _common(named, filename) if len(parts) > 1 else _unrepeated(named[0], self._own)
         kept = kept if genes is None else kept[np.isin(kept, genes)]
         if not len(kept):
             raise UserError(f"{filename}: no gene is left; its files have no gene in common, or repeat every name")
         if len(parts) > 1:
             sizes = ", ".join(f"{len(g):,}" for g in named)
-            self.notes.append(f"{len(parts)} files of {sizes} genes: the {len(kept):,} that all have are kept")
+            self._own.append(f"{len(parts)} files of {sizes} genes: the {len(kept):,} that all have are kept")
         self.genes = kept
         self.columns = [_places(each, kept) for each in named]
         self.widths = [len(each) for each in named]
+
+    @property
+    def notes(self) -> list[str]:
+        """What was done and left out; every column of the reader is made for it, so that none is missing."""
+        for part in self.parts:
+            for name in part.obs:
+                part.read(name)
+        return [*self._told, *self._own]
 
     def __getitem__(self, name: str) -> Any:
         if name == "var":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from embbench.core import PerturbationDataset
 from embbench.datasets._assembled import Assembled
+from embbench.datasets._given import names_of, pattern, text, texts
 from embbench.datasets._h5ad import column, length
 from embbench.datasets._published import Opened, Published, first_column, part_of, relabel, screen_of
 from embbench.genes import parse_perturbation
@@ -53,9 +53,9 @@ class CellsFile:
         **options: Any,
     ) -> None:
         self.published = Published.of(name, files, root, only)
-        self.labels, self.strip, self.rename = labels, re.compile(strip), dict(rename or {})
-        self.constants, self.number, self.options = dict(constants or {}), number, options
-        self.keep_genes = keep_genes
+        self.labels, self.strip = names_of("labels", labels), pattern("strip", strip)
+        self.rename, self.constants = texts("rename", rename), texts("constants", constants)
+        self.number, self.keep_genes, self.options = text("number", number), text("keep_genes", keep_genes), options
         keys = {"perturbation_key": "perturbation", **options}
         own = {"labels": labels, "strip": strip, "rename": rename, "constants": constants, "keep_genes": keep_genes}
         self.screen = screen_of(self.published, __name__, self._assemble, keys, expects, recipe, own)
@@ -71,8 +71,7 @@ class CellsFile:
     def _assemble(self, opened: Opened) -> Assembled:
         parts, notes = [], []
         for stored, file in opened.items():
-            wanted = [self.labels] if isinstance(self.labels, str) else self.labels
-            key = str(first_column(self.published.name, "perturbation labels", wanted, list(file["obs"])))
+            key = str(first_column(self.published.name, "perturbation labels", self.labels, list(file["obs"])))
             found = column(file, "obs", key, "perturbation labels")
             changed = relabel(found.text(), self._named)
             cells = length(file, "obs")

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from embbench.core import ENTITY_TYPES, PerturbationDataset, UserError
+from embbench.datasets._given import text, words
 from embbench.datasets._h5ad import column_names
 from embbench.datasets._open import open_anndata
 from embbench.datasets._published import Published, first_column
@@ -19,13 +20,15 @@ from embbench.datasets.table import ConditionTable
 CONTENT = ("effects", "labels")
 FOLDS = re.compile(r"fold_(\d+)")  # columns that say train or test, one for each fold
 SPLIT = "test_split"  # column of fold numbers, one for each row
+TRAIN, BLANK = "train", ("", "nan", "none", "<na>")
 
 
 class Cole2026:
     """One table of the collection: conditions x genes, effects against control or labels -1, 0, 1.
 
     Effects of a line were all taken against the same controls (``controls: shared``), so tables say so. Folds stay a
-    covariate: ``test_split`` as published, or made of the columns ``fold_0``, ``fold_1`` ... that say ``test``.
+    covariate: ``test_split`` as published, or made of the columns ``fold_0``, ``fold_1`` ... that say ``test``; a
+    condition that they never test says ``train`` there and trains in every fold.
 
     Parameters
     ----------
@@ -74,18 +77,19 @@ class Cole2026:
         self.published = Published.of(name, files, root, only)
         if len(self.published.stored) != 1:
             raise ValueError(f"Cole2026: expected one file, got {', '.join(self.published.stored) or 'none'}")
-        self.content, self.entity_type, self.context = content, entity_type, context
+        self.content, self.entity_type, self.context = content, entity_type, text("context", context)
         self.keys = {"perturbation_key": perturbation_key, "context_key": context_key, "dose_key": dose_key}
-        self.keep, self.licence, self.source = tuple(keep), licence, source
+        self.keep, self.licence, self.source = tuple(words(keep, "keep")), licence, source
 
     def check(self) -> list[str]:
         """What the file holds, line by line; `UserError`: it is not fetched, or not as published."""
         data = self.load()
-        folds = np.unique(data.covariates[SPLIT]).tolist() if SPLIT in data.covariates else []
+        folds = set(_words(data.covariates.get(SPLIT)).tolist())
         return [
             f"{len(data):,} conditions x {len(data.genes):,} genes, {self.content} ({data.unit})",
             f"{len(data.entity_names):,} {data.entity_type}s in {len(data.contexts)} contexts",
-            f"{len([f for f in folds if f not in ('', 'nan')])} published folds",
+            f"{len(folds - {*BLANK, TRAIN})} published folds",
+            *([data.meta["folds"]] if "folds" in data.meta else []),
         ]
 
     def load(self) -> PerturbationDataset:
@@ -156,6 +160,11 @@ def _labelled(data: PerturbationDataset) -> PerturbationDataset:
     return replace(data, labels=labels, labels_tested=tested)
 
 
+def _words(values: np.ndarray | None) -> np.ndarray:
+    """Values of a covariate as lower-case text; none where there is none."""
+    return np.array([str(v).strip().lower() for v in ([] if values is None else values.tolist())], dtype=str)
+
+
 def _with_folds(data: PerturbationDataset) -> PerturbationDataset:
     """``test_split`` of the columns that say ``test``, where each row is tested at most once; the default split."""
     columns = {int(found[1]): c for c in data.covariates if (found := FOLDS.fullmatch(c))}
@@ -167,7 +176,11 @@ def _with_folds(data: PerturbationDataset) -> PerturbationDataset:
             meta["folds"] = f"{often} conditions are tested in several folds: use given:fold_0, given:fold_1 ..."
         else:
             numbers = np.array(sorted(columns)).astype(str)
-            covariates[SPLIT] = np.where(tested.any(axis=0), numbers[tested.argmax(axis=0)], "")
+            covariates[SPLIT] = np.where(tested.any(axis=0), numbers[tested.argmax(axis=0)], TRAIN)
+    told = _words(covariates.get(SPLIT))
+    never, out = int((told == TRAIN).sum()), int(np.isin(told, BLANK).sum())
+    if never or out:
+        meta["folds"] = f"{never} conditions are never tested and train in every fold, {out} are in no fold"
     if SPLIT in covariates:
         meta["default_split"] = f"given:{SPLIT}"
     return replace(data, covariates=covariates, meta=meta)

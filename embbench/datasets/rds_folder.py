@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,10 +10,11 @@ import numpy as np
 
 from embbench.core import PerturbationDataset, UserError
 from embbench.datasets._assembled import Assembled, Part
+from embbench.datasets._given import names_of, pattern, text, texts, words
 from embbench.datasets._h5ad import Column, column, column_names
 from embbench.datasets._lines import Pieces, matrix_market, read_table
 from embbench.datasets._open import open_anndata
-from embbench.datasets._published import Opened, Published, first_column, part_of, screen_of, words
+from embbench.datasets._published import Opened, Published, first_column, part_of, screen_of
 from embbench.datasets._recipes import left_out
 from embbench.datasets._triplets import Counts, converted, repeats_of
 
@@ -59,10 +59,9 @@ class RdsFolder:
         **options: Any,
     ) -> None:
         self.published = Published.of(name, files, root, only)
-        self.labels = [labels] if isinstance(labels, str) else list(labels)
-        self.control = [control] if isinstance(control, str) else list(control)
-        self.separator, self.source = separator, re.compile(source)
-        self.typos, self.options = dict(typos or {}), options
+        self.labels, self.control = names_of("labels", labels), names_of("control", control)
+        self.separator, self.source = text("separator", separator), pattern("source", source)
+        self.typos, self.options = texts("typos", typos), options
         keys = {"perturbation_key": "perturbation", "control": self.control, **options}
         own = {"labels": self.labels, "separator": separator, "source": source, "typos": self.typos}
         self.screen = screen_of(self.published, __name__, self._assemble, keys, "counts", recipe, own, self._open)
@@ -133,8 +132,13 @@ class RdsFolder:
 
     def _repaired(self, file: Any, stem: str, notes: list[str]) -> dict[str, np.ndarray]:
         """The columns of contexts and batches that have typos, without them."""
-        asked = [self.options.get(option) or () for option in ("context_keys", "batch_key")]
-        named = {str(key) for each in asked for name in words(each) for key in words(name or ())}
+        asked = {option: self.options.get(option) or () for option in ("context_keys", "batch_key")}
+        named = {
+            str(key)
+            for option, each in asked.items()
+            for name in words(each, option)
+            for key in words(name or (), option)
+        }
         out = {}
         for name in sorted(named & set(column_names(file, "obs"))):
             found = column(file, "obs", name, name)

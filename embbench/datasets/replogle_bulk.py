@@ -11,6 +11,7 @@ from embbench.cache.keys import stream
 from embbench.cache.screens import string_array
 from embbench.core import PerturbationDataset, UserError
 from embbench.datasets._bulk import CONTROL, COUNTS, ZSCORES, Rows, read_rows
+from embbench.datasets._given import text, whole
 from embbench.datasets._obs import ImportReport
 from embbench.datasets._options import CONTROLS
 from embbench.datasets._published import Published, split_options
@@ -42,7 +43,7 @@ class ReplogleBulk:
     Raises
     ------
     ValueError
-        A parameter is none of its choices, or not exactly one file is named.
+        A parameter is none of its choices or of another type, no context, or not exactly one file is named.
 
     References
     ----------
@@ -71,8 +72,10 @@ class ReplogleBulk:
         self.published = Published.of(name, files, root, only)
         if len(self.published.stored) != 1:
             raise ValueError(f"ReplogleBulk: expected one file, got {', '.join(self.published.stored) or 'none'}")
+        if not text("context", context):
+            raise ValueError("ReplogleBulk: context must name the cell line, got ''")
         self.content, self.context, self.controls = content, context, controls
-        self.min_cells, self.seed = min_cells, seed
+        self.min_cells, self.seed = whole("min_cells", min_cells, 1), whole("seed", seed)
 
     def check(self) -> list[str]:
         """What the file holds, line by line; `UserError`: it is not as published."""

@@ -11,6 +11,7 @@ import numpy as np
 
 from embbench.core import PerturbationDataset, UserError
 from embbench.datasets._assembled import Assembled
+from embbench.datasets._given import texts
 from embbench.datasets._h5ad import column, column_names
 from embbench.datasets._lines import Pieces, lines_of, open_text, read_table
 from embbench.datasets._open import open_anndata
@@ -67,7 +68,7 @@ class SciplexGeo:
         **options: Any,
     ) -> None:
         self.published = Published.of(name, files, root, only)
-        self.rename, self.options = dict(rename or {}), options
+        self.rename, self.options = texts("rename", rename), options
         keys = {"perturbation_key": "product_name", "control": "Vehicle", "dose_key": "dose", **options}
         own = {"rename": self.rename}
         self.screen = screen_of(self.published, __name__, self._assemble, keys, "counts", recipe, own, self._open)

@@ -48,10 +48,11 @@ class TahoeParquet:
         name: str,
         files: Sequence[Mapping[str, Any]],
         root: str = "",
-        only: str = "",
+        only: str | int = "",
         recipe: str = "embbench",
         **options: Any,
     ) -> None:
+        only = str(only)  # a spec's only=0 is a number
         listed = Published.of(name, chosen_shards(files, only), root)
         self.published = Published(listed.name, listed.files, listed.folder, only)
         keys: dict[str, Any] = {"perturbation_key": "drug", "control": CONTROL, "dose_key": "dose"}

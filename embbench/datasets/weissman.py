@@ -9,6 +9,7 @@ import numpy as np
 
 from embbench.core import PerturbationDataset
 from embbench.datasets._assembled import Assembled, Part
+from embbench.datasets._given import texts
 from embbench.datasets._h5ad import column, column_names, length
 from embbench.datasets._published import Opened, Published, first_column, part_of, screen_of
 
@@ -51,10 +52,10 @@ class Weissman:
         recipe: str = "embbench",
         **options: Any,
     ) -> None:
-        self.published = Published.of(name, files, root, only)
-        if lost := [stored for stored in self.published.stored if stored not in lines]:
+        self.published, self.lines = Published.of(name, files, root, only), texts("lines", lines)
+        if lost := [stored for stored in self.published.stored if stored not in self.lines]:
             raise ValueError(f"Weissman: lines must name the cell line of every file, none for {lost[0]!r}")
-        self.lines, self.options = dict(lines), options
+        self.options = options
         keys = {"perturbation_key": TARGET, "context_keys": [LINE], "batch_key": BATCH, **options}
         own = {"lines": self.lines}
         self.screen = screen_of(self.published, __name__, self._assemble, keys, "counts", recipe, own)

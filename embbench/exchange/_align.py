@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from embbench.core import PerturbationDataset, UserError
+from embbench.exchange._numbers import CONTENTS, Placed, content_of, finite, minus_controls
 from embbench.exchange._read import Table
 from embbench.genes import harmonise, namespace, parse_perturbation
 
-CONTENTS = {"auto": "", "delta": "effects", "expression": "expression", "cells": "cells"}  # option -> content
 ANY = ""  # the fold of a prediction that serves every fold
+DOSE = 1e-5  # relative: what a dose of six digits may be off; never absolute, for a dose may be in mol/l
 
 
 @dataclass(frozen=True)
@@ -43,16 +43,14 @@ def align(table: Table, data: PerturbationDataset, unit: str = "auto", folds: Se
     ----------
     table : the file.
     data : the screen.
-    unit : ``delta`` (effects, in the screen's unit), ``expression`` (condition means), ``cells``, or ``auto``.
+    unit : ``delta`` (effects, in the screen's unit), ``expression`` (condition means), ``cells``, or ``auto``
+        (`embbench.exchange._numbers.content_of` says how it is told).
     folds : names of the split's folds; a column ``fold`` counts only where it names them.
 
     Notes
     -----
     Expression becomes an effect by taking away the control mean of the row's context: that of the file, where it has
     control rows (as cell-eval does), else the half-A control mean of the screen. Control rows are no predictions.
-
-    ``auto``: what the file says where it is embbench's own; else ``cells`` when every condition has several rows,
-    ``delta`` when a value is negative, ``expression`` when there are control rows; all else is refused.
 
     Raises
     ------
@@ -66,38 +64,45 @@ def align(table: Table, data: PerturbationDataset, unit: str = "auto", folds: Se
     values = table.values[:, _columns(table, data, notes)].astype(np.float64)
     control, context = _is_control(table, data), _contexts(table, data)
     number = np.where(control, -1, _rows(table, data, control, context))
-    fold = _folds(table, folds)
-    keys = list(zip(fold.tolist(), number.tolist(), strict=True))
-    content = _content(table, unit, keys, control, values)
-    known = np.flatnonzero(number >= 0)
-    if not len(known):
+    if not (number >= 0).any():
         shown = ", ".join(sorted({f"{a} in {b}" for a, b in zip(table.labels, context, strict=True)})[:3])
         raise UserError(
             f"{table.path}: none of {len(number)} rows is a condition of {data.name}, found {shown}; the screen has "
             f"{data.conditions[0]} in {data.context[0]} and {len(data) - 1} more; name the columns with "
             "--perturbation-key and --context-key"
         )
-    out = np.flatnonzero(~control & (number < 0))
-    extra = tuple(sorted({f"{table.labels[i]} in {context[i]}" for i in out}))
-    values = _finite(table, data, values, number, control)
-    if content == "expression":
-        values = _minus_controls(table, data, values, control, context, notes)
-    made: dict[tuple[str, int], list[int]] = {}
-    for i in known.tolist():
-        made.setdefault(keys[i], []).append(i)
-    if content != "cells" and (twice := [k for k, at in made.items() if len(at) > 1]):
-        name = f"{data.conditions[twice[0][1]]} in {data.context[twice[0][1]]}"
+    fold, unknown = _folds(table, folds)
+    keys = list(zip(fold.tolist(), number.tolist(), strict=True))
+    placed = Placed(table, data, values, number, control, context, keys)
+    content, why = content_of(placed, unit, unknown)
+    notes = [f"read as {content} ({why})", *([f"{unknown}: it is not used"] if unknown else []), *notes]
+    if content != "cells" and (several := placed.repeated()):
         raise UserError(
-            f"{table.path}: {len(twice)} conditions have several rows, e.g. {name} ({len(made[twice[0]])} rows); "
-            "give one row each, a column fold that names the split's folds, or --unit cells where rows are cells"
+            f"{table.path}: {several}{'; ' if unknown else ''}{unknown}; give one row each, a column fold that names "
+            "the split's folds, or --unit cells where rows are cells"
         )
-    own = {k: bool(table.covered is None or table.covered[at].all()) for k, at in made.items()}
-    found = {k: values[at if content == "cells" else at[0]].astype(np.float32) for k, at in made.items()}
+    values = finite(placed)
+    if content == "expression":
+        values = minus_controls(placed, values, notes)
     if content == "effects" and data.unit != "delta":
         notes.append(f"values are taken as {data.unit}, the unit of {data.name}")
     if content == "cells" and control.any():
         notes.append(f"{int(control.sum())} control cells of the file are not used: effects are against half A")
-    return Aligned("cells" if content == "cells" else "effects", found, own, extra, tuple(notes))
+    return _collected(placed, content, values, notes)
+
+
+def _collected(placed: Placed, content: str, values: np.ndarray, notes: list[str]) -> Aligned:
+    """Predictions by fold and dataset row, and what is no row of the screen."""
+    table, cells = placed.table, content == "cells"
+    made: dict[tuple[str, int], list[int]] = {}
+    for i in np.flatnonzero(placed.number >= 0).tolist():
+        made.setdefault(placed.keys[i], []).append(i)
+    own = {k: bool(table.covered is None or table.covered[at].all()) for k, at in made.items()}
+    found = {k: values[at if cells else at[0]].astype(np.float32) for k, at in made.items()}
+    dose = [""] * len(values) if table.dose is None else [f"@{d:.6g}" if np.isfinite(d) else "" for d in table.dose]
+    out = np.flatnonzero(~placed.control & (placed.number < 0))
+    extra = tuple(sorted({f"{table.labels[i]}{dose[i]} in {placed.context[i]}" for i in out}))
+    return Aligned("cells" if cells else "effects", found, own, extra, tuple(notes))
 
 
 def _columns(table: Table, data: PerturbationDataset, notes: list[str]) -> np.ndarray:
@@ -106,18 +111,26 @@ def _columns(table: Table, data: PerturbationDataset, notes: list[str]) -> np.nd
     wanted = [str(g) for g in data.genes]
     absent = [g for g in wanted if g not in where]
     if absent and (kind := namespace(wanted)) != "unknown":
-        named = harmonise(table.genes, kind).names
-        other = {name: i for i, name in enumerate(named) if table.genes[i] not in set(wanted)}
+        named, known = harmonise(table.genes, kind).names, set(wanted)
+        other = {name: i for i, name in enumerate(named) if table.genes[i] not in known}
         renamed = [g for g in absent if g in other]
         where |= {g: other[g] for g in renamed}
         if renamed:
             notes.append(f"{len(renamed)} genes are matched by another name, e.g. {table.genes[other[renamed[0]]]}")
         absent = [g for g in absent if g not in where]
+    if odd := [g for g in absent if g in table.odd]:
+        raise UserError(
+            f"{table.path}: {len(odd)} columns of genes hold what is no number, e.g. {odd[0]}: {table.odd[odd[0]]}; "
+            "write plain numbers (1.5, 1e-3), and nothing or NaN where there is none"
+        )
     if absent:
         raise UserError(
             f"{table.path}: {len(absent)} of {len(wanted)} genes of {data.name} are not in the file, e.g. "
             f"{', '.join(absent[:3])}; a score over fewer genes is another score: predict them (0 is no effect; in "
             "expression, the control mean), or choose genes that the file has (--genes hvg:N, as the grid did)"
+            + "".join(
+                f"; left out, for it holds no numbers: {name} ({what})" for name, what in [*table.odd.items()][:3]
+            )
         )
     if more := len(table.genes) - len(wanted):
         notes.append(f"{more} columns of the file are no genes of {data.name} and are left out")
@@ -164,7 +177,7 @@ def _rows(table: Table, data: PerturbationDataset, control: np.ndarray, context:
         dose = table.dose[i] if table.dose is not None and np.isfinite(table.dose[i]) else dose
         hits = sets.get((whole.get(text) or read[text], where), [])
         if dose is not None and data.dose is not None:
-            hits = [h for h in hits if np.isclose(data.dose[h], dose, rtol=1e-6)]
+            hits = [h for h in hits if np.isclose(data.dose[h], dose, rtol=DOSE, atol=0.0)]
         if len(hits) > 1:
             raise UserError(
                 f"{table.path}: {label} in {where} has {len(hits)} doses in {data.name}; add a column dose, or write "
@@ -185,71 +198,15 @@ def _undosed(label: str, data: PerturbationDataset) -> tuple[str, float | None]:
         return label, None
 
 
-def _folds(table: Table, folds: Sequence[str]) -> np.ndarray:
-    if table.fold is None or not set(table.fold.tolist()) <= {*folds, ""}:
-        return np.full(len(table.labels), ANY, dtype=object)
-    return table.fold
-
-
-def _content(table: Table, unit: str, keys: list[tuple[str, int]], control: np.ndarray, values: np.ndarray) -> str:
-    if unit != "auto" or table.content:
-        return CONTENTS[unit] or table.content
-    counts = Counter(k for k, c in zip(keys, control, strict=True) if not c and k[1] >= 0)
-    if counts and min(counts.values()) > 1:
-        return "cells"
-    if (values < 0).any():
-        return "effects"
-    if control.any() and max(counts.values(), default=1) == 1:
-        return "expression"
-    raise UserError(
-        f"{table.path}: cannot tell whether values are effects or expression (none is negative, no control row); say "
-        "--unit delta, --unit expression or --unit cells"
+def _folds(table: Table, folds: Sequence[str]) -> tuple[np.ndarray, str]:
+    """The fold of every row, and what is wrong with the file's column of folds (then every row serves every fold)."""
+    every = np.full(len(table.labels), ANY, dtype=object)
+    if table.fold is None:
+        return every, ""
+    unknown = [name for name in dict.fromkeys(table.fold.tolist()) if name not in {*folds, ANY}]
+    if not unknown:
+        return table.fold, ""
+    return every, (
+        f"its column fold names {', '.join(unknown[:3])}{' ...' if len(unknown) > 3 else ''}, no folds of the split "
+        f"({', '.join(folds[:5])}{' ...' if len(folds) > 5 else ''})"
     )
-
-
-def _finite(
-    table: Table, data: PerturbationDataset, values: np.ndarray, number: np.ndarray, control: np.ndarray
-) -> np.ndarray:
-    """Values that are all finite; what is not counts only where the screen observes the entry."""
-    bad = ~np.isfinite(values) & ((number >= 0) | control)[:, None]
-    if data.observed is not None:
-        bad &= data.observed[np.maximum(number, 0)] | control[:, None]
-    if bad.any():
-        i, g = np.argwhere(bad)[0]
-        raise UserError(
-            f"{table.path}: {int(bad.sum())} predicted values are missing or infinite, e.g. {data.genes[g]} of "
-            f"{table.labels[i]}; predict every gene (0 is no effect)"
-        )
-    return np.where(np.isfinite(values), values, 0.0)
-
-
-def _minus_controls(
-    table: Table,
-    data: PerturbationDataset,
-    values: np.ndarray,
-    control: np.ndarray,
-    context: np.ndarray,
-    notes: list[str],
-) -> np.ndarray:
-    """Expression less the control mean of its context: of the file, else of half A of the screen."""
-    if data.unit != "delta":
-        raise UserError(
-            f"{table.path}: expression cannot be compared with {data.unit} effects; give those, --unit delta"
-        )
-    out, theirs = values.copy(), 0
-    for name in dict.fromkeys(context.tolist()):
-        rows, own = context == name, control & (context == name)
-        if own.any():
-            out[rows] -= values[own].mean(axis=0)
-            theirs += 1
-        elif name in data.contexts:
-            if data.baseline is None:
-                raise UserError(
-                    f"{table.path}: {data.name} has no control means to take away; give effects, --unit delta"
-                )
-            out[rows] -= data.baseline[data.contexts.index(name)].astype(np.float64)
-    halves = len(set(context.tolist())) - theirs
-    parts = [f"the file's own in {theirs} contexts"] if theirs else []
-    parts += [f"half A of {data.name} in {halves} contexts"] if halves else []
-    notes.append(f"expression less control means: {', '.join(parts)}")
-    return out

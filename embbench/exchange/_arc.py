@@ -118,7 +118,7 @@ def is_split(text: str) -> bool:
     """Whether a text is such a TOML file."""
     try:
         return bool(set(tomllib.loads(text)) & set(SECTIONS))
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return False
 
 
@@ -128,7 +128,8 @@ def read(path: Path, data: PerturbationDataset, options: Options) -> tuple[list[
     Raises
     ------
     UserError
-        No TOML, sections of another shape, several datasets that speak of the same context, or an unknown role.
+        No TOML, sections or lists of another name or shape, several datasets that speak of the same context, or an
+        unknown role.
     """
     training, zero, few = _sections(path, options)
     contexts = set(data.context.tolist())
@@ -153,6 +154,10 @@ def read(path: Path, data: PerturbationDataset, options: Options) -> tuple[list[
         notes.append(f"{counted(len(absent), 'context')} of the file not in the screen ({shown(absent)})")
     if lacking:
         notes.append(f"{counted(len(lacking), 'label')} of the file not in the screen ({shown(lacking)})")
+    if listed := [context for context, lists in few.items() if TRAIN in lists]:
+        notes.append(
+            f"lists called train ({shown(listed)}) restrict nothing: as in cell-load, what val and test leave trains"
+        )
     if twice:
         notes.append(f"{counted(twice, 'condition')} in both val and test: taken as test")
     if rest.any() and not training:
@@ -166,8 +171,13 @@ def _sections(path: Path, options: Options) -> tuple[bool, dict[str, str], dict[
     """Whether unnamed contexts train, the whole contexts with their role, and lists of labels by context."""
     try:
         found = tomllib.loads(text_of(path))
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # ValueError: no TOML, or a number of thousands of digits
         raise UserError(f"{path}: expected a TOML file of cell-load, unreadable: {error}") from error
+    if unknown := [f"[{name}]" for name in found if name not in SECTIONS]:
+        raise UserError(
+            f"{path}: expected the sections {', '.join(SECTIONS)}, found {shown(unknown)}, which cell-load does not "
+            "read; correct or remove it"
+        )
     parts: dict[str, dict[str, Any]] = {name: found.get(name, {}) for name in SECTIONS}
     few = parts["fewshot"]
     shaped = all(isinstance(part, dict) for part in parts.values()) and all(
@@ -179,6 +189,10 @@ def _sections(path: Path, options: Options) -> tuple[bool, dict[str, str], dict[
         raise UserError(
             f'{path}: expected [zeroshot] of text and [fewshot."dataset.context"] of lists of text, found other '
             "values; see cell-load's README"
+        )
+    if odd := [f"{part} of {key}" for key, lists in few.items() for part in lists if part not in (TRAIN, VAL, TEST)]:
+        raise UserError(
+            f"{path}: [fewshot] expected lists called val and test, found {shown(odd)}; rename or remove it"
         )
     known = {
         *parts["datasets"],

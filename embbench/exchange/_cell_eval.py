@@ -12,12 +12,15 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from embbench.core import UserError, view_cells
 from embbench.exchange.predictions import MARK, Gathered, Names, Predicted, Written, place_of, save
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 HIGHEST = 15.0  # cell-eval takes larger values for counts
 WHOLE = 1e-3  # and a file whose values are all this near above whole numbers
@@ -53,7 +56,8 @@ def write_pairs(gathered: Gathered, out: Path, names: Names) -> Written:
     Raises
     ------
     UserError
-        The screen has no control means (effects) or no cells (population), or a condition is called like the control.
+        The screen has no control means (effects) or no cells (population), a condition is called like the control, or
+        names of columns collide.
     """
     data = gathered.data
     if data.unit != "delta":
@@ -61,6 +65,7 @@ def write_pairs(gathered: Gathered, out: Path, names: Names) -> Written:
             f"--format cell-eval holds log1p expression; {data.name} has {data.unit} effects, which no control mean "
             "turns into expression; use --format h5ad"
         )
+    _check_names(names)
     if names.control in data.conditions:
         raise UserError(f"--control {names.control!r} is the name of a condition of {data.name}; choose another one")
     if gathered.cells and data.cells is None:
@@ -81,6 +86,18 @@ def write_pairs(gathered: Gathered, out: Path, names: Names) -> Written:
             )
         notes += [f"{made.fold}: {line}" for line in said]
     return Written(tuple(files), tuple(notes))
+
+
+def _check_names(names: Names) -> None:
+    """Columns of ``obs`` need names of their own."""
+    keys = {"--perturbation-key": names.perturbation, "--context-key": names.context}
+    bad = [f"{k} {v!r}" for k, v in keys.items() if not v.strip() or v in ("covered", "_index") or {"/", "|"} & {*v}]
+    if bad or names.perturbation == names.context or not names.control.strip():
+        given = ", ".join(bad or [f"{k} {v!r}" for k, v in {**keys, "--control": names.control}.items()])
+        raise UserError(
+            f"expected names of their own for two columns and the control, not empty, without / and |, and neither "
+            f"'covered' nor '_index', which are taken; found {given}"
+        )
 
 
 def _limits(gathered: Gathered) -> list[str]:
@@ -203,3 +220,31 @@ def _anndata(gathered: Gathered, made: Predicted, blocks: list[Block], names: Na
     out.uns[MARK] = {**facts, "contexts": json.dumps([b.context for b in blocks])}
     out.varm["raised"] = np.ascontiguousarray(raised.T)  # by context, in the order of uns
     return out
+
+
+def raised_of(path: Path, obs: pd.DataFrame, origin: dict[str, str], size: int) -> list[int]:
+    """For every row of a pair that is read back the column of ``varm["raised"]``, by its context.
+
+    Parameters
+    ----------
+    path, obs, origin : the file, its rows, and what `write_pairs` said in ``uns``.
+    size : columns of ``varm["raised"]``.
+
+    Raises
+    ------
+    UserError
+        Contexts have been renamed or are gone, so that it cannot be told by how much a gene was raised.
+    """
+    try:
+        where = {str(name): i for i, name in enumerate(json.loads(origin.get("contexts", "")))}
+    except (ValueError, TypeError, RecursionError):
+        where = {}
+    found = [str(name) for name in obs[key]] if (key := origin["context_key"]) in obs else []
+    unknown = [name for name in dict.fromkeys(found) if name not in where]
+    if not found or unknown or len(where) != size:
+        raise UserError(
+            f"{path}: genes of this pair are raised by amounts per context (varm['raised'], column {key!r}: "
+            f"{', '.join(where) or 'names are lost'}), found {', '.join(unknown[:3]) or 'no such column or names'}; "
+            "keep the pair's contexts as they were exported, or export it again"
+        )
+    return [where[name] for name in found]

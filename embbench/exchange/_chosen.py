@@ -35,31 +35,39 @@ def computed_split(dataset: str, spec: str, paths: tuple[str, ...] = (), seed: i
 
 
 def kept_split(
-    folder: Path, dataset: str = "", spec: str = "", paths: tuple[str, ...] = (), *, cells: bool = False
+    folder: Path,
+    dataset: str = "",
+    spec: str = "",
+    paths: tuple[str, ...] = (),
+    *,
+    seed: int | None = None,
+    cells: bool = False,
 ) -> Chosen:
     """The split of a results folder, with the screen kept there; ``cells`` takes the screen of that name instead, which
-    has its single cells.
+    has its single cells. Where the folder has the split under several seeds, its name says which.
 
     Raises
     ------
     UserError
-        No results; none or several of that dataset and split; or the screen of that name has other rows by now.
+        No results; none or several of that dataset, split and seed; or the screen of that name has other rows by now.
     """
     results = Results(folder)
     runs = [Run(**planned["run"]) for body in results.plans() for planned in body["runs"]]
     marks = {where: mark for body in results.plans() for where, mark in body["facts"]["marks"].items()}
     found: dict[str, Run] = {}  # digest of the split -> a run of it
     for run in runs:
-        if dataset in ("", run.dataset) and spec in ("", run.split):
+        if dataset in ("", run.dataset) and spec in ("", run.split) and seed in (None, run.seed):
             found.setdefault(marks[place(run)][1], run)
     if len(found) != 1:
-        known = shown({f"--dataset {run.dataset} --split {run.split} (seed {run.seed})" for run in runs})
+        known = shown({f"--dataset {run.dataset} --split {run.split} --seed {run.seed}" for run in runs})
         raise UserError(f"{folder}: expected one split to export, found {len(found)}; choose from {known}")
     ((key, run),) = found.items()
     data = replace(results.screen(marks[place(run)][0]), name=run.dataset)
     if cells:
         data = _same_rows(screen(run.dataset, run.genes, paths), data, folder)
-    return Chosen(data, _split(results, key), f"{run.dataset}-{run.split}")
+    alike = {marks[place(r)][1] for r in runs if (r.dataset, r.split) == (run.dataset, run.split)}
+    name = f"{run.dataset}-{run.split}" + (f"-seed{run.seed}" if len(alike) > 1 else "")
+    return Chosen(data, _split(results, key), name)
 
 
 def _same_rows(now: PerturbationDataset, then: PerturbationDataset, folder: Path) -> PerturbationDataset:

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from embbench.core import PerturbationDataset, UserError
+from embbench.core.tables import read_table
 from embbench.exchange._roles import (
     BLANK,
     NAMES,
@@ -28,7 +29,6 @@ from embbench.exchange._roles import (
     left_out,
     one_each,
     shown,
-    text_of,
 )
 
 SUFFIX = ".tsv"
@@ -36,8 +36,9 @@ FOLD, GROUP = "fold:", "group:"
 CONDITION = ("condition", "perturbation", "pert", "pert_id", "symbol", "gene", "gene_id", "drug", "target")
 CONTEXT = ("context", "cell_line", "cell_type", "line", "celltype")
 DOSE = ("dose", "dose_val", "dose_value", "concentration")
-NAMED = re.compile("fold|split", re.IGNORECASE)
-NUMBER = re.compile(r"(?:fold[ _-]?)?(\d+)(?:\.0)?")
+NAMED = re.compile(r"(?:.*[_ .-])?(?:folds?|splits?)(?:[_ ]?\d+)?", re.IGNORECASE)  # test_split, fold, not fold_change
+NEAR = re.compile("fold|split", re.IGNORECASE)
+NUMBER = re.compile(r"(?:fold[ _-]?)?(\d{1,6})(?:\.0)?", re.ASCII)
 
 
 def table(data: PerturbationDataset, folds: list[Roles]) -> bytes:
@@ -77,9 +78,12 @@ def read(path: Path, data: PerturbationDataset, options: Options) -> tuple[list[
     Raises
     ------
     UserError
-        No column of conditions or of roles, a line of another length, or several roles of one condition.
+        No column of conditions or of roles, a column of ``options.columns`` that is absent or holds neither roles nor
+        fold numbers, a line of another length, or several roles of one condition.
     """
-    header, lines = lines_of(path)
+    header, lines = read_table(path, "a table of folds")
+    if absent := [name for name in options.columns if name not in header]:
+        raise UserError(f"{path}: no column {shown(absent)}; columns: {', '.join(header)}")
     keys = {
         part: next((i for name in names for i, h in enumerate(header) if h.lower() == name), None)
         for part, names in (("condition", CONDITION), ("context", CONTEXT), ("dose", DOSE))
@@ -93,44 +97,27 @@ def read(path: Path, data: PerturbationDataset, options: Options) -> tuple[list[
     taken = {i for i in keys.values() if i is not None}
     folds: list[Roles] = []
     odd: list[str] = []
+    used: list[str] = []
     for at, name in enumerate(header):
         values = [line[at].strip() for line in lines]
-        if at in taken or name.startswith(GROUP):
+        if (at in taken or name.startswith(GROUP)) and name not in options.columns:
             continue
-        if not _is_fold(values, name):
-            odd += [f"{name} with {shown(set(values))}"] if NAMED.search(name) else []
+        if not _is_fold(values, name, options.columns):
+            odd += [f"{name} with {shown(set(values))}"] if NEAR.search(name) or name in options.columns else []
             continue
         made, more = _folds(path, data, name, values, rows)
-        folds += made
+        folds, used = [*folds, *made], [*used, name]
         notes += more
-    if not folds:
+    if not folds or set(options.columns) - set(used):
         raise UserError(
             f"{path}: expected a column of train, val and test, or of fold numbers called fold or split, found "
-            f"{'; '.join(odd) or 'none of them in ' + ', '.join(header[:8])}"
+            f"{'; '.join(odd) or 'none of them in ' + ', '.join(header[:8])}; name it by --column"
         )
+    notes += [f"{path.name}: folds of column{'s' * (len(used) > 1)} {', '.join(used)}"]
     notes += [f"{path.name}: not read as folds: {'; '.join(odd)}"] if odd else []
     folds = [_with_groups(fold, header, lines, rows) for fold in folds]
     unused = np.all([fold.role == UNUSED for fold in folds], axis=0)
     return folds, notes + left_out(data, np.where(unused, UNUSED, TRAIN), path)
-
-
-def lines_of(path: Path) -> tuple[list[str], list[list[str]]]:
-    """Header and lines of a tab- or comma-separated table.
-
-    Raises
-    ------
-    UserError
-        No lines, or a line of another length.
-    """
-    text = text_of(path)
-    mark = "\t" if "\t" in text.partition("\n")[0] else ","
-    rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=mark) if any(f.strip() for f in row)]
-    if len(rows) < 2:
-        raise UserError(f"{path}: expected a header and lines, found {len(rows)} of them")
-    header, lines = [name.strip() for name in rows[0]], rows[1:]
-    if odd := [i for i, line in enumerate(lines, 2) if len(line) != len(header)]:
-        raise UserError(f"{path}: expected {len(header)} fields per line, found another number in line {odd[0]}")
-    return header, lines
 
 
 def _rows(
@@ -146,7 +133,7 @@ def _rows(
         here = [
             i
             for i in rows or ()
-            if (context is None or str(data.context[i]) == line[context].strip())
+            if (context is None or str(data.context[i]) in (line[context], line[context].strip()))
             and (dose is None or _same(line[dose], data.dose[i]))  # type: ignore[index]
         ]
         out.append(here)
@@ -167,13 +154,16 @@ def _same(text: str, dose: float) -> bool:
     return bool(np.isnan(told) and np.isnan(dose)) or f"{told:.6g}" == f"{dose:.6g}"
 
 
-def _is_fold(values: list[str], name: str) -> bool:
-    """Whether a column holds roles, or fold numbers under a name that says so."""
+def _is_fold(values: list[str], name: str, asked: tuple[str, ...]) -> bool:
+    """Whether a column holds roles, or fold numbers (``train``: in every fold) under a name that says so; with columns
+    asked for by name, whether it is one of those.
+    """
     used = {v.lower() for v in values} - set(BLANK)
-    if not used:
+    if not used or (asked and name not in asked):
         return False
-    numbers = all(NUMBER.fullmatch(v) for v in used)
-    return used <= set(NAMES) or (numbers and bool(NAMED.search(name)))
+    rest = {v for v in used if NAMES.get(v) != TRAIN}
+    numbers = bool(rest) and all(NUMBER.fullmatch(v) for v in rest)
+    return used <= set(NAMES) or (numbers and bool(asked or NAMED.fullmatch(name)))
 
 
 def _folds(
@@ -182,7 +172,7 @@ def _folds(
     """The fold of a column of roles, or the folds of a column of numbers."""
     found: dict[int, set[str]] = defaultdict(set)
     number = {v: NUMBER.fullmatch(v.lower()) for v in set(values)}
-    numbered = all(number[v] or v.lower() in BLANK for v in number)
+    numbered = any(number.values())
     for value, here in zip(values, rows, strict=True):
         match = number[value]
         word = f"fold{int(match[1])}" if numbered and match else NAMES.get(value.lower(), UNUSED)
@@ -197,7 +187,7 @@ def _folds(
             told[(told == UNUSED) & seen] = TRAIN
             notes = [f"{path.name}: column {name} never says train: conditions without a role train"]
         return [Roles(fold, told)], notes
-    folds = sorted(set(told.tolist()) - {UNUSED}, key=lambda k: int(k[4:]))
+    folds = sorted(set(told.tolist()) - {UNUSED, TRAIN}, key=lambda k: int(k[4:]))
     return [
         Roles(k, np.where(told == k, TEST, np.where(told == UNUSED, UNUSED, TRAIN)).astype(object)) for k in folds
     ], []

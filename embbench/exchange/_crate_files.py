@@ -46,7 +46,7 @@ class Part:
 
 
 class Packing:
-    """Copies what belongs into a crate and keeps the books about the rest."""
+    """Copies what belongs into a crate and keeps the books about the rest; ``restricted`` has specs of screens."""
 
     def __init__(
         self, results: Results, plans: list[dict[str, Any]], restricted: set[str], *, predictions: bool, link: bool
@@ -57,8 +57,11 @@ class Packing:
         kept = [plan for plan in plans if plan["runs"]]
         marks = {(where, m[0]) for plan in kept for where, m in plan["facts"]["marks"].items()}
         self.metas = {mark: results.screen(mark).meta for _, mark in marks}
-        self.closed = {mark for where, mark in marks if set(where.partition("|")[0].split(":")) & restricted}
+        self.closed = {mark for where, mark in marks if where.partition("|")[0] in restricted}
         self.closed |= {mark for mark, meta in self.metas.items() if meta.get("restricted")}
+        # a further name or a copy of a closed screen is the same data
+        specs = {where.partition("|")[0] for where, mark in marks if mark in self.closed}
+        self.held = {planned["key"] for planned in runs if planned["run"]["dataset"] in specs}
         texts = [*strings(plans), *strings(list(self.metas.values()))]
         self.scrubber = Scrubber(texts, [results.folder, results.folder.absolute().parent])
         self.rows: list[tuple[str, int, str, str]] = []
@@ -94,7 +97,7 @@ class Packing:
             return "replaced"
         if top == "plans" and not any(inside.stem.endswith(f"-{plan_digest(plan)}") for plan in self.whole_plans):
             return "replaced"
-        if top == "datasets" and inside.stem in self.closed:
+        if (top == "datasets" and inside.stem in self.closed) or (top in LARGE and inside.stem in self.held):
             return "its licence restricts use"
         return "large; --with-predictions copies it" if top in LARGE and not self.large else ""
 

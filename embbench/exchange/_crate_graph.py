@@ -69,7 +69,8 @@ class _Graph:
 
         self.told, self.registry = told, registry
         self.crate: ROCrate = ROCrate(version="1.1")
-        self.entries = {(e.kind, e.name): e for e in registry.entries()}
+        self.entries = {(e.kind, name): e for e in registry.entries() for name in (*e.also, e.name)}
+        self.entries |= {(e.kind, e.name): e for e in registry.entries()}  # a name goes before a further name
         self.files = [self._file(part) for part in parts]
         self.authors: list[Entity] = []
         self.actions: list[Entity] = []

@@ -25,6 +25,7 @@ from embbench.exchange._roles import (
     Roles,
     by_key,
     counted,
+    first_byte,
     labels_of,
     left_out,
     one_each,
@@ -111,14 +112,12 @@ def content_of(path: Path) -> dict[str, Any]:
     UserError
         Not such a file, or no dict.
     """
-    with path.open("rb") as file:
-        head = file.read(1)
-    if head == b"\x80":
+    if first_byte(path) == b"\x80":
         content = read_pickle(path)
     else:
         try:
             content = json.loads(text_of(path))
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:  # ValueError: no JSON, or a number of thousands of digits
             raise UserError(f"{path}: expected GEARS' set2conditions as pickle or JSON, unreadable: {error}") from error
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected a dict of train, val and test, found a {type(content).__name__}")

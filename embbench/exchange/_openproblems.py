@@ -36,7 +36,7 @@ def write_openproblems(gathered: Gathered, out: Path, names: Names) -> Written:
     """
     notes, files = _limits(gathered), []
     if names.id_map is not None:
-        asked = _read_map(names.id_map)
+        asked = read_map(names.id_map)
         values, left = _ordered(gathered, asked, names.id_map)
         files.append(_save(gathered, values, [line["id"] for line in asked], out / "prediction.h5ad"))
         notes += [f"{left} predicted conditions are not in {names.id_map.name} and left out"] if left else []
@@ -73,7 +73,14 @@ def _limits(gathered: Gathered) -> list[str]:
     ]
 
 
-def _read_map(path: Path) -> list[dict[str, str]]:
+def read_map(path: Path) -> list[dict[str, str]]:
+    """Lines of an id map, each with id, cell_type and sm_name.
+
+    Raises
+    ------
+    UserError
+        It cannot be read, lacks a column or repeats an id.
+    """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             lines = list(csv.DictReader(file))
@@ -87,6 +94,8 @@ def _read_map(path: Path) -> list[dict[str, str]]:
         )
     if repeats := len(lines) - len({line["id"] for line in lines}):
         raise UserError(f"--id-map {path}: ids must be unique, found {repeats} repeats")
+    if short := [line["id"] for line in lines if any(line[name] is None for name in COLUMNS)]:
+        raise UserError(f"--id-map {path}: expected {len(found)} cells in every line, found fewer for id {short[0]!r}")
     return lines
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from embbench.cache.cells import BOTH, CONTROL, A, H5Cells
 from embbench.core import CellView, PerturbationDataset, UserError
+from embbench.core.tables import split_lines
 from embbench.exchange._roles import (
     NAMES,
     TEST,
@@ -120,8 +121,8 @@ def read(path: Path, data: PerturbationDataset, options: Options) -> tuple[list[
 def _lines(path: Path) -> dict[str, str]:
     """Role of each cell; a first line whose second field is no role is a header."""
     told: dict[str, str] = {}
-    for number, fields in enumerate(csv.reader(io.StringIO(text_of(path), newline="")), 1):
-        if not fields or (number == 1 and len(fields) == 2 and fields[1].strip().lower() not in ("", *NAMES)):
+    for at, (number, fields) in enumerate(split_lines(text_of(path), path, "a split of PerturBench")):
+        if not at and len(fields) == 2 and fields[1].strip().lower() not in ("", *NAMES):
             continue
         if len(fields) != 2:
             raise UserError(f"{path}: line {number}: expected cell,role, found {len(fields)} fields")

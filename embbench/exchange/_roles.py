@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import TypeVar
 import numpy as np
 
 from embbench.core import Fold, PerturbationDataset, UserError
+from embbench.core.tables import read_text
 from embbench.genes import parse_perturbation
 
 TRAIN, VAL, TEST, UNUSED = "train", "val", "test", ""
@@ -66,6 +66,7 @@ class Options:
     control : labels of controls, besides the well-known ones.
     source : dataset within a TOML file, where it has several; on export its name there.
     data : file or folder of the cells, as the TOML should name it.
+    columns : those of a table to read as folds; empty takes those whose name and values say so.
     unused : ``refuse`` or ``train``: what becomes of conditions in no set where a format trains on all it is not told.
     """
 
@@ -75,6 +76,7 @@ class Options:
     source: str = ""
     data: str = ""
     unused: str = "refuse"
+    columns: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.unused not in ("refuse", "train"):
@@ -217,18 +219,23 @@ class Labels:
 
 
 def text_of(path: Path) -> str:
-    """A text file, gzipped or not, with or without a byte order mark.
+    """A split file as text; see `embbench.core.tables.read_text`."""
+    return read_text(path, "a split file")
+
+
+def first_byte(path: Path) -> bytes:
+    """The first byte, which tells pickles from text.
 
     Raises
     ------
     UserError
-        It cannot be read as UTF-8.
+        It cannot be opened.
     """
     try:
-        raw = path.read_bytes()
-        return (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).decode("utf-8-sig")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: expected a split file, cannot be read: {error}") from error
+        with path.open("rb") as file:
+            return file.read(1)
+    except OSError as error:
+        raise UserError(f"{path}: expected a split file, cannot be read: {error.strerror}") from error
 
 
 def left_out(data: PerturbationDataset, role: np.ndarray, path: Path) -> list[str]:

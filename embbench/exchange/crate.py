@@ -14,7 +14,7 @@ from embbench.exchange._crate_files import Packing, plan_digest
 from embbench.exchange._crate_graph import write_graph
 from embbench.exchange._crate_terms import read_author
 from embbench.exchange._folders import Staged, Written, new_folder
-from embbench.grid.names import registry_of
+from embbench.grid.names import registry_of, screens_behind
 from embbench.grid.results import Results
 
 
@@ -36,7 +36,8 @@ def write_crate(
 
     Plans, splits, scores, ceilings, failures, tables, pages and figures are copied. Files of runs that a later grid has
     replaced are left out, and counted. Predictions, populations and condition-level screens are listed in
-    ``manifest.csv`` with size and sha256; ``predictions`` copies them too, except screens whose licence restricts use.
+    ``manifest.csv`` with size and sha256; ``predictions`` copies them too, except those of screens whose licence
+    restricts use (by whatever name a grid calls them).
     Folders of this machine are shortened to names in every copied file; ``embbench report`` reads the copies.
 
     Parameters
@@ -61,7 +62,8 @@ def write_crate(
     plans = results.plans()
     target = new_folder(out, results.folder, "ro-crate")
     registry = registry_of(paths)
-    restricted = {e.name for e in registry.entries("datasets") if e.restricted}
+    named = {where.partition("|")[0] for plan in plans for where in plan["facts"]["marks"]}
+    restricted = {spec for spec in named if any(e.restricted for e in screens_behind(registry, spec))}
     packing = Packing(results, plans, restricted, predictions=predictions, link=link)
     with Staged(target) as stage:
         parts = packing.fill(stage)

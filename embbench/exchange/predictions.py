@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from embbench.cache.keys import array_digest
 from embbench.cache.store import replacing
 from embbench.core import PerturbationDataset, Run, UserError
 from embbench.grid.apply import find_run
@@ -25,6 +26,11 @@ if TYPE_CHECKING:
 
 CONTROL, PERTURBATION, CONTEXT = "non-targeting", "target_gene", "cell_type"  # what cell-eval's command line expects
 MARK = "embbench"  # where a file says that it is ours, in ``uns``
+
+
+def mark_of(train: np.ndarray, test: np.ndarray) -> str:
+    """Digest of the dataset rows of a fold."""
+    return array_digest(np.asarray(train, dtype=np.int64), np.asarray(test, dtype=np.int64))
 
 
 @dataclass(frozen=True)
@@ -119,7 +125,7 @@ class Gathered:
 
     def facts(self) -> dict[str, Any]:
         """What a file says of its origin; text and numbers only."""
-        data, run = self.data, self.run
+        data, run, rows = self.data, self.run, {made.fold: self.results.rows(made.key) for made in self.folds}
         return {
             "content": "cells" if self.cells else "effects",
             "unit": data.unit,
@@ -129,6 +135,7 @@ class Gathered:
             "split": run.split,
             "seed": run.seed,
             "config": self.config,
+            "marks": json.dumps({name: mark_of(r["train"], r["rows"]) for name, r in rows.items()}),
             "run": json.dumps(run.coordinates() | {"fold": "all exported"}, sort_keys=True),
             "head": run.head,
             "embedding": run.embedding,

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from embbench.core import Fold, Metric, PerturbationDataset, Run, Truth, UserError
-from embbench.exchange._align import ANY, Aligned, align
+from embbench.exchange._align import Aligned, align
+from embbench.exchange._coverage import check_origin, counts, key_of, samples_of
 from embbench.exchange._plain import average
 from embbench.exchange._read import read_table
 from embbench.grid.ceiling import ceilings
@@ -42,6 +43,7 @@ class Asked:
     perturbation_key, context_key : columns of the file, or None to look for the usual names.
     unit : ``auto``, ``delta``, ``expression`` or ``cells``.
     fold : score this fold alone; None takes all.
+    id_map : CSV of openproblems, for a file whose rows are its ids.
     """
 
     path: Path
@@ -54,6 +56,7 @@ class Asked:
     context_key: str | None = None
     unit: str = "auto"
     fold: str | None = None
+    id_map: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -96,13 +99,14 @@ def score_file(asked: Asked, paths: tuple[str, ...] = ()) -> Scored:
     -----
     A test condition that the file lacks takes the split's fallback, the context mean of its training rows, and counts
     as uncovered. Cells are scored as a population and by their mean effect against half A; where conditions differ in
-    their number of cells, all give the smallest number (seeded draw). Of a screen without cells, cells are scored by
-    their means alone.
+    their number of cells, all give the smallest number of the scored folds (seeded draw). Of a screen without cells,
+    cells are scored by their means alone.
 
     Raises
     ------
     UserError
-        Whatever does not fit: see `embbench.exchange._align.align`; an unknown fold, or none with a test row.
+        Whatever does not fit: see `embbench.exchange._align.align`; an unknown fold, none with a test row, or a file
+        that embbench itself predicted under other folds.
     """
     registry, data = registry_of(paths), screen(asked.dataset, asked.genes, paths)
     text = split_spec(data, asked.split)
@@ -114,11 +118,11 @@ def score_file(asked: Asked, paths: tuple[str, ...] = ()) -> Scored:
     if not folds:
         raise UserError(f"--split {text}: no fold has a test condition on {data.name}; choose another split")
     usual = ("|".join(map(str, data.meta.get("context_keys") or ())),) if data.meta.get("context_keys") else ()
-    table = read_table(asked.path, asked.perturbation_key, asked.context_key, usual)
+    table = read_table(asked.path, asked.perturbation_key, asked.context_key, usual, asked.id_map)
+    base = Run(asked.dataset, text, "", FALLBACK, genes=asked.genes, seed=asked.seed)
+    told = check_origin(table, data, base, folds)
     found = align(table, data, asked.unit, names)
-    notes = list(found.notes)
-    if (digest := table.origin.get("dataset_digest")) and digest != data.meta["digest"]:
-        notes.append(f"the file was made on {table.origin.get('dataset')} {digest[:8]}, not on this screen")
+    notes = [*found.notes, *told]
     if found.content == "cells" and data.cells is None:
         found = _means_of(found, data)
         notes.append(f"{data.name} has no cells: predicted cells are scored by their mean effects alone")
@@ -127,12 +131,12 @@ def score_file(asked: Asked, paths: tuple[str, ...] = ()) -> Scored:
     lost = reasons(data, wanted, {target})
     notes += [f"not scored: {name} ({why})" for name, why in lost.items()]
     metrics = {n: m for n, (m, _) in wanted.items() if n not in lost}
-    samples = _samples(found, notes)
-    base = Run(asked.dataset, text, "", FALLBACK, target=target, genes=asked.genes, seed=asked.seed, samples=samples)
+    samples = samples_of(found, folds, data, notes)
+    base = replace(base, target=target, samples=samples)
     parts = [_part(found, data, fold, base, paths) for fold in folds]
     frame = _scores(parts, data, metrics, samples, split.kind)
     own, rows = (np.concatenate(c) for c in zip(*((p.own, p.rows) for p in parts), strict=True))
-    notes += _counts(found, own, rows, data)
+    notes += counts(found, own, rows, data)
     return Scored(frame, _summary(frame, metrics, data), float(own.mean()), (*notes, LEAK))
 
 
@@ -141,16 +145,6 @@ def _means_of(found: Aligned, data: PerturbationDataset) -> Aligned:
     codes = data.context_codes
     made = {k: mean_effects(v[None], data, codes[[k[1]]])[0] for k, v in found.values.items()}
     return Aligned("effects", made, found.own, found.extra, found.notes)
-
-
-def _samples(found: Aligned, notes: list[str]) -> int:
-    """Cells that every condition gives: the smallest number in the file."""
-    if found.content != "cells":
-        return Run("", "", "", "").samples
-    sizes = [len(v) for v in found.values.values()]
-    if min(sizes) < max(sizes):
-        notes.append(f"conditions have {min(sizes)} to {max(sizes)} cells: {min(sizes)} of each are scored")
-    return min(sizes)
 
 
 def _part(found: Aligned, data: PerturbationDataset, fold: Fold, base: Run, paths: tuple[str, ...]) -> _Part:
@@ -164,7 +158,7 @@ def _part(found: Aligned, data: PerturbationDataset, fold: Fold, base: Run, path
             values[head] = made.values
     file, own = values[FALLBACK].copy(), np.zeros(len(fold.test), dtype=bool)
     for i, row in enumerate(fold.test.tolist()):
-        key = next((k for k in ((fold.name, row), (ANY, row)) if k in found.values), None)
+        key = key_of(found, fold.name, row)
         if key is None:
             continue
         value = found.values[key]
@@ -230,22 +224,3 @@ def _summary(frame: pd.DataFrame, metrics: dict[str, Metric], data: Perturbation
             }
         )
     return out
-
-
-def _counts(found: Aligned, own: np.ndarray, rows: np.ndarray, data: PerturbationDataset) -> list[str]:
-    """What the file lacks, and what it holds beside the test rows."""
-    notes = []
-    tested = set(rows.tolist())
-    if (~own).any():
-        names = [f"{data.conditions[i]} in {data.context[i]}" for i in rows[~own][:3]]
-        notes.append(
-            f"{int((~own).sum())} of {len(own)} test conditions are not covered (fallback: context mean), e.g. "
-            f"{', '.join(names)}"
-        )
-    if more := len({row for _, row in found.values} - tested):
-        notes.append(f"{more} conditions of the file are in no scored test fold and are not used")
-    if found.extra:
-        notes.append(
-            f"{len(found.extra)} conditions of the file are not in {data.name}, e.g. {', '.join(found.extra[:3])}"
-        )
-    return notes

@@ -15,7 +15,19 @@ from embbench.cache.store import replacing
 from embbench.core import PerturbationDataset, UserError
 from embbench.exchange import _arc, _columns, _gears, _perturbench
 from embbench.exchange._chosen import Chosen, computed_split, kept_split
-from embbench.exchange._roles import NAMES, TEST, TRAIN, UNUSED, Options, Roles, counted, row_names, shown, text_of
+from embbench.exchange._roles import (
+    NAMES,
+    TEST,
+    TRAIN,
+    UNUSED,
+    Options,
+    Roles,
+    counted,
+    first_byte,
+    row_names,
+    shown,
+    text_of,
+)
 
 __all__ = [
     "FORMATS",
@@ -202,9 +214,8 @@ def guess(path: Path) -> str:
     UserError
         It looks like none of them.
     """
-    with path.open("rb") as file:
-        if file.read(1) == b"\x80":
-            return "gears"
+    if first_byte(path) == b"\x80":
+        return "gears"
     text = text_of(path)
     if _gears.is_json(text):
         return "gears"
@@ -229,9 +240,12 @@ def write_split(path: Path, data: PerturbationDataset, imported: Imported) -> st
     Raises
     ------
     UserError
-        Conditions that share their labels.
+        Conditions that share their labels, or a file of that name with another content.
     """
-    _write(path, _columns.table(data, list(imported.folds)))
+    content = _columns.table(data, list(imported.folds))
+    if path.exists() and (not path.is_file() or path.read_bytes() != content):
+        raise UserError(f"splits: {path} is there with another content; name another one with --out, or remove it")
+    _write(path, content)
     lines = []
     for fold in imported.folds:
         counts = Counter(fold.role.tolist())

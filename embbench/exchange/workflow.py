@@ -14,7 +14,7 @@ from embbench.core import UserError
 from embbench.exchange._crate_terms import slug
 from embbench.exchange._folders import Staged, Written, new_folder
 from embbench.exchange._machine import Scrubber, machine_paths, strings
-from embbench.grid.names import registry_of
+from embbench.grid.names import innermost, registry_of, screens_behind
 from embbench.grid.results import Results
 from embbench.registry import FILES, KEYED, PART, Registry, read_entries
 
@@ -111,7 +111,7 @@ def write_workflow(
     if left := sum(cell is None for cell in cells):
         notes.append(f"{left:,} cells were left out: every run of theirs was skipped")
     named = [cell for cell in cells if cell is not None]
-    screens = dict.fromkeys(d.partition(":")[0] for c in named for d in c["dataset"])
+    screens = dict.fromkeys(d for c in named for d in c["dataset"])
     notes += _imports(list(screens), registry)
     with Staged(target) as stage:
         names = _write_cells(stage / "cells", named)
@@ -142,11 +142,11 @@ class _Inputs:
             Its name within the workflow.
         """
         path = Path(text).expanduser()
-        name = f"{INPUTS}/{path.name}"
+        name = f"{INPUTS}/{_plain(path.name)}"
         for number in itertools.count(2):
             if self.files.get(name, path.absolute()) == path.absolute():
                 break
-            name = f"{INPUTS}/{number}-{path.name}"
+            name = f"{INPUTS}/{number}-{_plain(path.name)}"
         if name in self.files:
             self.spelled[text] = name
             return name
@@ -177,6 +177,17 @@ class _Inputs:
             (stage / name).write_text(text, encoding="utf-8")
 
 
+def _plain(name: str) -> str:
+    """A file name without what Python, the shell, Snakemake's wildcards or a spec would read otherwise.
+
+    Examples
+    --------
+    >>> _plain('fo"ld {a}.tsv'), _plain("v.csv")
+    ('fo-ld-a-.tsv', 'v.csv')
+    """
+    return re.sub(r"[^\w.=+-]+", "-", name)
+
+
 def _check_registries(plans: list[dict[str, Any]], paths: tuple[str, ...]) -> None:
     """Refuse when a grid ran with registry files that are not given: its cells could not be read."""
     wanted = dict.fromkeys(name for plan in plans for name in plan["facts"].get("registry", []))
@@ -193,7 +204,7 @@ def _inputs(plans: list[dict[str, Any]], paths: tuple[str, ...], limit: int) -> 
         for name in dict.fromkeys([*machine_paths([text]), *_relative_files(text)]):
             inputs.add(name, limit)
     for number, path in enumerate(paths, 1):
-        inputs.registries[f"registry/{number}-{Path(path).name}"] = _moved_registry(Path(path), inputs, limit)
+        inputs.registries[f"registry/{number}-{_plain(Path(path).name)}"] = _moved_registry(Path(path), inputs, limit)
     return inputs
 
 
@@ -257,12 +268,13 @@ def _able(able: set[tuple[str, str, str]], dataset: str, emb: str, head: str, pr
 
 def _fetched(screens: list[str], registry: Registry) -> list[str]:
     """Screens whose registry entry lists files to fetch."""
-    return [e.name for e in registry.entries("datasets") if e.name in screens and e.params.get("files")]
+    return list(dict.fromkeys(e.name for s in screens for e in screens_behind(registry, s) if e.params.get("files")))
 
 
 def _imports(screens: list[str], registry: Registry) -> list[str]:
-    known = {entry.name for entry in registry.entries("datasets")}
-    return [f"import {name} first: embbench data import ... --name {name}" for name in screens if name not in known]
+    known = set(registry.names("datasets"))
+    names = dict.fromkeys(innermost(registry, spec).partition(":")[0] for spec in screens)
+    return [f"import {name} first: embbench data import ... --name {name}" for name in names if name not in known]
 
 
 def _write_cells(folder: Path, cells: list[dict[str, Any]]) -> list[str]:
@@ -292,16 +304,16 @@ def _snakefile(
     fetched: list[str],
     notes: list[str],
 ) -> str:
-    listed = [", ".join(f'"{name}"' for name in names) for names in (inputs.registries, inputs.files, fetched)]
+    listed = [", ".join(map(repr, names)) for names in (inputs.registries, inputs.files, fetched)]
     commands = [plan.get("record", {}).get("command", "") for plan in plans]
     scrubber = Scrubber(strings(commands), [results.folder.absolute().parent])
     said = [f"made by: {scrubber.text(command)}" for command in commands if command] + notes
     return SNAKEFILE.format(
-        title=f"Reruns the grids behind {results.folder.absolute().name}.",
+        title=f"Reruns the grids behind {' '.join(results.folder.absolute().name.split())}.",
         python=plans[-1].get("record", {}).get("versions", {}).get("python", "not recorded"),
         notes="".join(f"# {line}\n" for text in said for line in text.splitlines()),
         registry=listed[0],
         inputs=listed[1],
         fetched=listed[2],
-        cells="\n".join(f'    "{name}",' for name in cells),
+        cells="\n".join(f"    {name!r}," for name in cells),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,12 +10,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from embbench.core import UserError
+from embbench.grid.metrics import metric_names
+from embbench.registry import Registry, unknown_name
 
 if TYPE_CHECKING:
     from embbench.grid.config import Grid
 
 ROW = frozenset(("name", "embedding", "head", "metric", "task", "dataset", "split", "values", "spread", "why", "note"))
 FILE = frozenset(("title", "source", "task", "metric", "dataset", "split", "anchor", "tolerance", "rows"))
+FILE_TEXTS = FILE - {"tolerance", "rows"}
+NONE = "none"  # anchor of a table that has no number without a fit
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,8 @@ class PublishedTable:
     title, source : what it is and where its numbers come from.
     task : the task that its figures are of.
     anchor : head without a fit (``no_change``) whose number depends on data and folds alone: where ours is not the
-        published one within the relative ``tolerance``, the data are of another task and nothing is compared.
+        published one within the relative ``tolerance``, the data are of another task and nothing is compared;
+        ``none``: no such check.
     figures : all numbers.
     """
 
@@ -70,9 +75,14 @@ class PublishedTable:
     tolerance: float = 0.005
 
     @property
+    def compared(self) -> tuple[Figure, ...]:
+        """Figures that can be compared: the others may have names that are not ours."""
+        return tuple(f for f in self.figures if not f.why and f.task == self.task)
+
+    @property
     def metrics(self) -> tuple[str, ...]:
-        """Measures of the figures, in order."""
-        return tuple(dict.fromkeys(f.metric for f in self.figures))
+        """Measures of the figures that can be compared, in order."""
+        return tuple(dict.fromkeys(f.metric for f in self.compared))
 
 
 def published_table(grid: Grid, file: Path) -> PublishedTable:
@@ -100,15 +110,18 @@ def read_published(path: Path, grid: Grid) -> PublishedTable:
     Raises
     ------
     UserError
-        It cannot be read, has unknown or lacks needed fields, or a value that is no number.
+        It cannot be read, has unknown or lacks needed fields, text that is none, or a value that is no number.
     """
     import yaml
 
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:  # ValueError: no UTF-8, no such date
         raise UserError(f"published table {path}: cannot be read as YAML: {str(error).splitlines()[0]}") from error
     _check_fields(path, "the file", content, FILE, ("title", "source", "task", "rows"))
+    _check_text(path, "the file", content, FILE_TEXTS)
+    if not _number(limit := content.get("tolerance", 0.0)) or limit < 0:
+        raise UserError(f"published table {path}: expected tolerance as a number of at least 0, found {limit!r}")
     if not isinstance(content["rows"], list) or not content["rows"]:
         raise UserError(f"published table {path}: expected a list of rows, found {content['rows']!r}")
     only = {name: each[0] for name in ("dataset", "split") if len(each := getattr(grid, name)) == 1}
@@ -116,9 +129,33 @@ def read_published(path: Path, grid: Grid) -> PublishedTable:
     figures: list[Figure] = []
     for number, row in enumerate(content["rows"], start=1):
         _check_fields(path, f"row {number}", row, ROW, ("name", "head", "values"))
+        _check_text(path, f"row {number}", row, ROW - {"values", "spread"})
         figures += _figures(path, number, {"embedding": "none", **common, **row})
     more = {k: content[k] for k in ("anchor", "tolerance") if k in content}
     return PublishedTable(content["title"], content["source"], content["task"], tuple(figures), **more)
+
+
+def check_names(table: PublishedTable, registry: Registry, target: str, file: Path) -> None:
+    """Whether what a table names is there, before anything runs; what it never compares may have names of its own.
+
+    Raises
+    ------
+    UserError
+        An unknown anchor or head, or a metric that is unknown or scores another target.
+    """
+    if table.anchor != NONE and table.anchor not in registry.names("heads"):
+        raise UserError(
+            f"{file}: anchor of its published table: expected none or a head without a fit such as no_change: "
+            f"{unknown_name('heads', table.anchor, registry.names('heads'))}"
+        )
+    try:
+        for head in dict.fromkeys(figure.head for figure in table.compared):
+            registry.parse("heads", head)
+        for metric in table.metrics:
+            if metric not in (parts := metric_names(registry, [metric], target)):
+                raise UserError(f"metric {metric!r} is made of others; expected one of {', '.join(parts)}")
+    except UserError as error:
+        raise UserError(f"{file}: its published table: {error}") from error
 
 
 def _check_fields(path: Path, where: str, found: Any, known: frozenset[str], needed: Sequence[str]) -> None:
@@ -129,6 +166,15 @@ def _check_fields(path: Path, where: str, found: Any, known: frozenset[str], nee
             f"published table {path}: {where} needs {', '.join(needed)} and may have {', '.join(sorted(known))}; "
             f"found {told}"
         )
+
+
+def _check_text(path: Path, where: str, found: Mapping[str, Any], names: Iterable[str]) -> None:
+    """Refuse what YAML read as a number, a list or nothing where text is meant."""
+    for name in sorted(set(names) & set(found)):
+        if not isinstance(found[name], str) or (not found[name].strip() and name not in ("why", "note")):
+            raise UserError(
+                f"published table {path}: {where}: expected {name} as text, found {found[name]!r}; quote it"
+            )
 
 
 def _figures(path: Path, number: int, row: Mapping[str, Any]) -> Iterator[Figure]:

@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from embbench.cache.datafiles import announced, bring, state
-from embbench.cache.fetched import megabytes
+from embbench.cache.datafiles import announced, bring, state, withdraw
+from embbench.cache.fetched import listing, megabytes
 from embbench.core import UserError
 from embbench.registry import Entry, Registry, Spec
 
@@ -155,7 +155,7 @@ def fetch_screen(
             f"{entry.name} is fetched part by part, found no part ({entry.about.get('size', 'large')}): name one with "
             f"--only, of {', '.join(parts)}"
         )
-    bring(
+    arrived = bring(
         entry.name,
         made.published.folder,
         made.published.files,
@@ -166,4 +166,9 @@ def fetch_screen(
         say=say,
         progress=progress,
     )
-    return made.check()
+    try:
+        return made.check()
+    except UserError as error:
+        if gone := withdraw(entry.name, made.published.folder, arrived):
+            raise UserError(f"{error}; removed again, since no hash is known of them: {listing(gone)}") from error
+        raise

@@ -53,7 +53,7 @@ def compare(frames: Frames, table: PublishedTable) -> list[Compared]:
     """Every figure beside our number, in the order of the table, or with the reason why there is no difference.
 
     Our number is the mean over folds (and seeds) of the mean over the tested conditions of the context, as benchmarks
-    report it; for the context ``all`` the mean over contexts of these.
+    report it; for the context ``all`` the mean over contexts of these, unless a context is called so.
     """
     numbers = _numbers(frames)
     found = [each for figure in table.figures for each in _matches(figure, table, numbers, frames.runs)]
@@ -75,8 +75,11 @@ def _numbers(frames: Frames) -> pd.DataFrame:
     )
     made = made.reset_index()
     rest = [name for name in by if name != "context"]
-    whole = made.groupby(rest, observed=True, sort=False)[["mean", "coverage"]].mean().reset_index()
-    counts = made.groupby(rest, observed=True, sort=False)["folds"].max().to_numpy()
+    # a screen without contexts may call its only one so: its own number is the whole then
+    own = made.groupby(rest, observed=True, sort=False)["context"].transform(lambda names: (names == ALL).any())
+    apart = made[~own.astype(bool).to_numpy()]
+    whole = apart.groupby(rest, observed=True, sort=False)[["mean", "coverage"]].mean().reset_index()
+    counts = apart.groupby(rest, observed=True, sort=False)["folds"].max().to_numpy()
     return pd.concat([made, whole.assign(context=ALL, std=np.nan, folds=counts)], ignore_index=True)
 
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
 import warnings
 from collections import Counter
 from pathlib import Path
@@ -12,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from embbench.core import Fold, PerturbationDataset, Split, UserError
+from embbench.core.tables import read_table
 from embbench.splits._units import unseen_units
 
 ROLES = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
@@ -74,22 +72,12 @@ class FromFile:
     def _table(self) -> tuple[list[str], list[list[str]]]:
         """Header and lines."""
         path = self.files()[0]
-        try:
-            raw = path.read_bytes()
-            text = (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).decode("utf-8-sig")
-        except (OSError, EOFError, UnicodeDecodeError) as error:
-            raise UserError(f"{path}: expected a table of folds, cannot be read: {error}") from error
-        mark = "\t" if "\t" in text.partition("\n")[0] else ","
-        header, *lines = [*csv.reader(io.StringIO(text, newline=""), delimiter=mark)] or [[]]
-        header = [name.strip() for name in header]
+        header, lines = read_table(path, "a table of folds")
         if "condition" not in header or not _fold_columns(header) or len(set(header)) < len(header):
             raise UserError(
                 f"{path}: expected a header with distinct names, condition and a column per fold among them, found "
                 f"{', '.join(header[:6]) or 'nothing'}; embbench splits import makes such a table"
             )
-        lines = [line for line in lines if any(field.strip() for field in line)]
-        if short := [i for i, line in enumerate(lines, 2) if len(line) != len(header)]:
-            raise UserError(f"{path}: expected {len(header)} fields per line, found another number in line {short[0]}")
         return header, lines
 
     def _rows(self, data: PerturbationDataset, header: list[str], lines: list[list[str]]) -> list[list[int]]:
@@ -107,10 +95,10 @@ class FromFile:
         out = []
         for line in lines:
             told = dict(zip(header, line, strict=True))
-            rest = (told.get("context", ""), dose_text(told.get("dose", "")))
+            context, dose = told.get("context", ""), dose_text(told.get("dose", ""))
             name = told["condition"].strip()
             ordered = "+".join(sorted(part.strip() for part in name.split("+")))
-            keys = [_masked((n, *rest), known) for n in (name, ordered)]
+            keys = [_masked((n, c, dose), known) for c in (context, context.strip()) for n in (name, ordered)]
             out.append(next((where[key] for key in keys if key in where), []))
         self._warn(data, header, lines, out)
         return out

@@ -12,14 +12,16 @@ from embbench.splits.unseen_perturbation import UnseenPerturbation
 
 ROLES = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
 UNUSED = ("", "nan", "none", "<na>")
+NUMBER = re.compile(r"(?:fold[ _-]?)?(\d{1,6})(?:\.0)?", re.ASCII)
 
 
 class GivenColumn:
     """Folds read from a covariate column; rows with an empty value are in no fold.
 
     ``train`` / ``val`` / ``test`` make one fold, fold numbers (``0``, ``1``, ... or ``fold0``) one fold each, trained
-    on the rows of the others. The unit of inner folds follows what is unseen: contexts when no tested context is ever
-    trained, entities when some tested entity is not, else (entity set, context).
+    on the rows of the others and on those that say ``train``, which are never tested. The unit of inner folds follows
+    what is unseen: contexts when no tested context is ever trained, entities when some tested entity is not, else
+    (entity set, context).
 
     Parameters
     ----------
@@ -62,7 +64,7 @@ class GivenColumn:
             train, validation, test = (np.flatnonzero(values == r) for r in ("train", "validation", "test"))
             folds = [Fold(self.column, train, test, validation)]
         else:
-            numbers = sorted(used, key=int)
+            numbers = sorted(used - {"train"}, key=int)
             folds = [
                 Fold(f"fold{k}", np.flatnonzero((values != k) & (values != "")), np.flatnonzero(values == k))
                 for k in numbers
@@ -83,11 +85,12 @@ class GivenColumn:
         out = []
         for raw in np.asarray(data.covariates[self.column]).tolist():
             text = (raw.decode() if isinstance(raw, bytes) else str(raw)).strip().lower()
-            number = re.fullmatch(r"(?:fold[ _-]?)?(\d+)(?:\.0)?", text)
+            number = NUMBER.fullmatch(text)
             out.append("" if text in UNUSED else ROLES.get(text, str(int(number[1])) if number else f"?{text}"))
         values = np.array(out)
         used = set(out) - {""}
-        if not used or not (used <= set(ROLES.values()) or all(v.isdecimal() for v in used)):
+        numbered = all(v.isdecimal() for v in used - {"train"})
+        if not used or not (used <= set(ROLES.values()) or numbered):
             shown = ", ".join(sorted(v.lstrip("?") for v in used)[:6]) or "only empty values"
             raise UserError(
                 f"dataset {data.name!r}: split column {self.column!r} must hold train/val/test or fold numbers, "

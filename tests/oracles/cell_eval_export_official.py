@@ -40,15 +40,24 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {  # fold, axes of the grid
 
 def write_pairs(folder: Path) -> dict[str, Any]:
     """Every case as pairs below ``folder/<case>``, and what was gathered of it; runs in embbench's environment."""
+    from embbench.exchange.predictions import export
+
+    found = gather_cases(folder / "results")
+    for case, gathered in found.items():
+        export(gathered, "cell-eval", folder / case)
+    return found
+
+
+def gather_cases(folder: Path) -> dict[str, Any]:
+    """What a grid below ``folder/<case>`` predicted, of every case."""
     from _grid import run
 
-    from embbench.exchange.predictions import export, gather
+    from embbench.exchange.predictions import gather
 
     found = {}
     for case, (fold, axes) in CASES.items():
-        results, planned = run(folder / "results" / case, (), **axes)
+        results, planned = run(folder / case, (), **axes)
         found[case] = gather(results, planned[0].config, fold=fold or None)
-        export(found[case], "cell-eval", folder / case)
     return found
 
 

@@ -62,10 +62,13 @@ def labels(path: Path, perturbed: Sequence[str], genes: Sequence[str]) -> None:
 
 
 def drugs(path: Path, key: str, names: Sequence[Any], genes: Sequence[str], *, of_labels: bool = False) -> None:
-    """Sci-Plex (``drug``, ``dose``) or Tahoe (``pubchem_cid``): folds as one column each that says train or test."""
+    """Sci-Plex (``drug``, ``dose``) or Tahoe (``pubchem_cid``): folds as one column each that says train or test; the
+    sixth name says train in all of them.
+    """
     obs = conditions(names, ("A549", "MCF7")).rename(columns={"gene_id": key}).drop(columns="test_split")
     for fold in range(FOLDS):
-        tested = np.arange(len(obs)) % len(names) % FOLDS == fold
+        at = np.arange(len(obs)) % len(names)
+        tested = (at % FOLDS == fold) & (at != FOLDS)
         obs[f"fold_{fold}"] = np.where(tested, "test", "train")
     if key == "drug":
         obs["dose"] = 10000.0
