@@ -12,6 +12,8 @@ from embbench.exchange._align import ANY, Aligned
 from embbench.exchange._read import Table
 from embbench.exchange.predictions import mark_of
 
+LEAK = "what the model was trained on cannot be checked: the folds only say what this split holds out"
+
 
 def check_origin(table: Table, data: PerturbationDataset, base: Run, folds: Sequence[Fold]) -> list[str]:
     """Whether a file that embbench exported was predicted under these folds; returns what is to be said.
@@ -29,7 +31,7 @@ def check_origin(table: Table, data: PerturbationDataset, base: Run, folds: Sequ
     """
     told = table.origin
     if "dataset_digest" not in told:
-        return []
+        return [LEAK]
     same = told["dataset_digest"] == data.meta["digest"]
     try:
         marks = json.loads(told.get("marks", "null"))
@@ -51,7 +53,7 @@ def check_origin(table: Table, data: PerturbationDataset, base: Run, folds: Sequ
             "split and seed"
         )
     if same:
-        return []
+        return ["predicted by embbench under these folds"]
     if (genes := told.get("genes", base.genes)) != base.genes:
         return [f"the file was made with --genes {genes}, is scored with {base.genes}: not the scores of its own run"]
     return [

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 REFERENCES = ("no_change", FALLBACK)  # heads that are scored beside the file, on the same rows by the same code
-LEAK = "what the model was trained on cannot be checked: the folds only say what this split holds out"
 
 
 @dataclass(frozen=True)
@@ -137,7 +136,7 @@ def score_file(asked: Asked, paths: tuple[str, ...] = ()) -> Scored:
     frame = _scores(parts, data, metrics, samples, split.kind)
     own, rows = (np.concatenate(c) for c in zip(*((p.own, p.rows) for p in parts), strict=True))
     notes += counts(found, own, rows, data)
-    return Scored(frame, _summary(frame, metrics, data), float(own.mean()), (*notes, LEAK))
+    return Scored(frame, _summary(frame, metrics, data), float(own.mean()), tuple(notes))
 
 
 def _means_of(found: Aligned, data: PerturbationDataset) -> Aligned:

@@ -82,7 +82,9 @@ def coverage(data: PerturbationDataset, registry: Registry) -> list[dict[str, An
         try:
             table = compute_embedding(registry, entry.name, data, np.arange(len(data)))
         except UserError as error:
-            out.append({"embedding": entry.name, "covered": 0, "share": float("nan"), "dim": 0, "note": str(error)})
+            fetch = f"embbench extract --model {entry.name}"
+            note = f"not fetched: {fetch}" if fetch in str(error) else str(error)
+            out.append({"embedding": entry.name, "covered": 0, "share": float("nan"), "dim": 0, "note": note})
             continue
         hits, dim = len(names & set(table.names.tolist())), table.matrix.shape[1]
         out.append({"embedding": entry.name, "covered": hits, "share": hits / len(names), "dim": dim, "note": ""})
