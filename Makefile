@@ -29,7 +29,7 @@ BARE_scgpt := scgpt==0.2.4
 BARE_scprint := scprint==2.3.8 simpler-flash==1.0.7
 BARE_transcriptformer := transcriptformer==0.6.1
 
-.PHONY: demo test check-all lint clean oracles $(ORACLES:%=oracles/%)
+.PHONY: demo test check-all lint clean oracles oracles/cell_eval_export $(ORACLES:%=oracles/%)
 
 $(VENV)/.ready: pyproject.toml constraints/cpu.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -52,7 +52,7 @@ test: lint
 check-all: lint
 	$(BIN)/python -m pytest -n 2
 
-oracles: $(ORACLES:%=oracles/%)
+oracles: $(ORACLES:%=oracles/%) oracles/cell_eval_export
 
 .oracles/%/.ready: constraints/cpu.txt tests/oracles/%_official.py
 	test -x .oracles/$*/bin/python || $(PYTHON) -m venv .oracles/$*
@@ -62,6 +62,10 @@ oracles: $(ORACLES:%=oracles/%)
 
 $(ORACLES:%=oracles/%): oracles/%: .oracles/%/.ready
 	OMP_NUM_THREADS=1 PYTHONPATH=tests .oracles/$*/bin/python -W ignore -m oracles.$*_official
+
+oracles/cell_eval_export: $(VENV)/.ready .oracles/cell_eval/.ready
+	OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -m oracles.cell_eval_export_official pairs .oracles/pairs
+	OMP_NUM_THREADS=1 PYTHONPATH=tests .oracles/cell_eval/bin/python -W ignore -m oracles.cell_eval_export_official score .oracles/pairs
 
 oracles/sklearn_scipy: oracles/cell_eval  # its loops read cell-eval's DE table
 
