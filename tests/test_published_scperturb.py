@@ -11,6 +11,7 @@ from _published import GENES, cells, h5ad, placed
 from tiny.scperturb import MINIS, SINGLES, released, turns
 
 from embbench.core import PerturbationDataset, UserError
+from embbench.datasets.cells_file import CellsFile
 from embbench.registry import default
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bench"))
@@ -189,3 +190,44 @@ def test_the_page_is_that_of_the_registry() -> None:
 
     text = (Path(__file__).resolve().parents[1] / "docs" / "datasets.md").read_text(encoding="utf-8")
     assert text == datasets_page.page(default()), "run python bench/datasets_page.py"
+
+
+def two_files(folder: Path, first: str, second: str) -> CellsFile:
+    """Two files of one screen, whose batches stand in columns of these names ('' none); one gene name twice in one."""
+    for i, name in enumerate((first, second)):
+        counts, labels = cells(SINGLES, seed=i)
+        obs = {"perturbation": labels, "cell_line": [f"line{i}"] * len(labels)}
+        genes = [*GENES[:-1], GENES[0]] if i else list(GENES)
+        batches = {} if not name else {name: [f"b{j % 4 // 3}" for j in range(len(labels))]}
+        folder.mkdir(exist_ok=True)
+        (folder / f"{i}.h5ad").write_bytes(
+            h5ad(counts, obs | batches, {"id": genes}, [f"row{j}" for j in range(len(genes))])
+        )
+    options = {
+        "control": "control",
+        "context_keys": "cell_line",
+        "batch_key": ["gem_group", "batch", None],
+        "gene_key": "id",
+    }
+    return CellsFile("two", [{"name": "0.h5ad"}, {"name": "1.h5ad"}], root=str(folder), cells="none", **options)
+
+
+def test_files_that_name_a_column_differently_keep_it(tmp_path: Path, fresh_home: Path) -> None:
+    alike, apart = (
+        two_files(tmp_path / name, *names).load()
+        for name, names in {"a": ("batch", "batch"), "b": ("batch", "gem_group")}.items()
+    )
+    np.testing.assert_array_equal(alike.effects, apart.effects)
+    assert alike.meta["batch_key"] == apart.meta["batch_key"] == "batch"
+    assert "repeats or is empty, dropped: 2 columns (TP53)" in told(alike), "one of 29, as of a single file"
+    assert len(alike.genes) == len(GENES) - 2
+    with pytest.raises(UserError, match=r"in every file or in none, found 'batch' in 0, none in 1; .*batch_key=null"):
+        two_files(tmp_path / "c", "batch", "").load()
+
+
+def test_a_recipe_may_name_a_dose(tmp_path: Path) -> None:
+    low = load("sciplex3_scperturb", tmp_path / "a", recipe="r", recipes={"r": {"doses": 1000}})
+    assert set(low.dose) == {1000.0}
+    assert "doses=1000 (1000 of 1000, 10000)" in told(low)
+    with pytest.raises(UserError, match="keeps none of"):
+        load("sciplex3_scperturb", tmp_path / "b", recipe="r", recipes={"r": {"doses": 5.0}})

@@ -125,7 +125,7 @@ class Assembled(Mapping[str, Any]):
     Raises
     ------
     UserError
-        Several parts have no gene in common, or names repeat in one of them.
+        No gene is left: every name repeats, or several parts have none in common.
     """
 
     def __init__(
@@ -134,7 +134,9 @@ class Assembled(Mapping[str, Any]):
         self.parts, self.filename, self._told = list(parts), filename, notes
         self._own: list[str] = []
         named = [part.genes() for part in parts]
-        kept = _common(named, filename) if len(parts) > 1 else _unrepeated(named[0], self._own)
+        once = [_unrepeated(each, self._own) for each in named]
+        shared = set.intersection(*(set(each.tolist()) for each in once))
+        kept = np.array([name for name in once[0].tolist() if name in shared], dtype=object)
         kept = kept if genes is None else kept[np.isin(kept, genes)]
         if not len(kept):
             raise UserError(f"{filename}: no gene is left; its files have no gene in common, or repeat every name")
@@ -254,18 +256,6 @@ def with_scratch(matrix: Matrix, folder: Path) -> None:
     for i, each in enumerate(stored):
         each.scratch = folder / f"scratch-{i}"
         each.scratch.mkdir()
-
-
-def _common(named: list[np.ndarray], where: str) -> np.ndarray:
-    for each in named:
-        if len(np.unique(each)) < len(each):
-            found, counts = np.unique(each, return_counts=True)
-            repeated = found[counts > 1].tolist()
-            raise UserError(
-                f"{where}: gene names repeat in one of its files ({describe(repeated)}); use another gene_key"
-            )
-    shared = set.intersection(*(set(each.tolist()) for each in named))
-    return np.array([name for name in named[0].tolist() if name in shared], dtype=object)
 
 
 def _unrepeated(names: np.ndarray, notes: list[str]) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -164,7 +165,35 @@ class Screen:
         """The cells; `UserError` when files are not there or cannot be read."""
         self.published.require()
         with contextlib.ExitStack() as stack:
-            yield self.assemble(self._opened(stack) if self.opener is None else self.opener(stack))
+            file = self.assemble(self._opened(stack) if self.opener is None else self.opener(stack))
+            self._align(file)
+            yield file
+
+    def _align(self, file: Assembled) -> None:
+        """Give files that call a column differently the name of the first: else none would be found in all of them.
+
+        Raises
+        ------
+        UserError
+            Some of the files have such a column, others none.
+        """
+        for option in OF_CELLS if len(file.parts) > 1 else ():
+            wanted = self.options.get(option)
+            known = [[*part.obs, *column_names(part.file, "obs")] for part in file.parts]
+            found = [first_column(self.published.name, option, wanted, names) for names in known]
+            if len(set(found)) == 1:
+                continue
+            have = [(i, part, name) for i, (part, name) in enumerate(zip(file.parts, found, strict=True)) if name]
+            if len(have) < len(found):
+                lacking = [part.tag for part, name in zip(file.parts, found, strict=True) if not name]
+                raise UserError(
+                    f"{self.published.name}: expected a column for {option} in every file or in none, found "
+                    f"{have[0][2]!r} in {have[0][1].tag}, none in {', '.join(lacking)}; read them apart (only=...), or "
+                    f"leave it out ({option}=null)"
+                )
+            for i, part, name in have:
+                if name != have[0][2]:
+                    file.parts[i] = replace(part, obs={**part.obs, have[0][2]: functools.partial(part.read, name)})
 
     def _opened(self, stack: contextlib.ExitStack) -> Opened:
         names = [name for name in self.published.stored if name.endswith((".h5ad", ".zarr"))]

@@ -29,7 +29,7 @@ class Recipe:
     genes : ``all``, ``expressed`` or ``hvg:N``, from control cells of half A.
     keep_targets : keep measured genes that are perturbed, whatever ``genes`` says.
     sets : ``all``, ``singles`` (conditions of one perturbation) or ``measured`` (all perturbed genes measured).
-    doses : ``all``, or ``max``: conditions at the highest dose of the screen.
+    doses : ``all``, ``max`` (conditions at the highest dose of the screen), or a dose.
     drop : cells or conditions that are left out before anything is computed, each a mapping of columns to a value or
         values: ``{drug: A}`` or ``{drug: A, cell_type: [T, B]}`` (all must match). Readers apply them (`left_out`).
     changed : import options that the user gave in place of the recipe's.
@@ -41,14 +41,14 @@ class Recipe:
     genes: str = "all"
     keep_targets: bool = False
     sets: str = "all"
-    doses: str = "all"
+    doses: str | float = "all"
     drop: Sequence[Mapping[str, Any]] = ()
     changed: Mapping[str, Any] = field(default_factory=dict)
     note: str = ""
 
     def __post_init__(self) -> None:
-        if self.doses not in ("all", "max"):
-            raise ValueError(f"recipe {self.name}: doses must be all or max, got {self.doses!r}")
+        if self.doses not in ("all", "max") and not isinstance(self.doses, int | float):
+            raise ValueError(f"recipe {self.name}: doses must be all, max or a number, got {self.doses!r}")
         if self.sets not in ("all", "singles", "measured"):
             raise ValueError(f"recipe {self.name}: sets must be all, singles or measured, got {self.sets!r}")
 
@@ -150,10 +150,12 @@ def _kept(data: PerturbationDataset, recipe: Recipe) -> Iterator[tuple[str, np.n
     if recipe.sets == "measured":
         measured = set(data.genes.tolist())
         rules.append(("sets=measured", np.array([set(row) <= measured for row in data.entities])))
-    if recipe.doses == "max":
+    if recipe.doses != "all":
         if data.dose is None:
-            raise UserError(f"{data.name}: recipe {recipe.name} wants the highest dose, the screen has no doses")
-        rules.append(("doses=max", data.dose == np.nanmax(data.dose)))
+            raise UserError(f"{data.name}: recipe {recipe.name} wants doses={recipe.doses}, the screen has no doses")
+        dose = float(np.nanmax(data.dose)) if recipe.doses == "max" else float(recipe.doses)
+        there = ", ".join(f"{d:g}" for d in np.unique(data.dose[np.isfinite(data.dose)])[:8])
+        rules.append((f"doses={recipe.doses} ({dose:g} of {there})", np.isclose(data.dose, dose, rtol=1e-6, atol=0)))
     gone = np.zeros(len(data), dtype=bool)
     for what, keep in rules:
         yield what, keep[~gone]
