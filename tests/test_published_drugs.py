@@ -349,7 +349,7 @@ def test_the_r_script_writes_what_the_reader_reads(tmp_path: Path) -> None:
         "d<-data.frame(gene=rep(c('NT','A,\"B'),5),row.names=colnames(m));"
         "s<-CreateSeuratObject(m,meta.data=d);saveRDS(list(x=s),'o.rds');write.csv(as.matrix(m),'truth.csv')"
     )
-    run = {"cwd": tmp_path, "capture_output": True, "text": True, "timeout": 60}
+    run: dict[str, Any] = {"cwd": tmp_path, "capture_output": True, "text": True, "timeout": 60}
     if subprocess.run(["Rscript", "-e", make], **run).returncode:
         pytest.skip("R lacks Matrix or SeuratObject")
     done = subprocess.run(["Rscript", str(script), "o.rds"], **run)

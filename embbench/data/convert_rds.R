@@ -7,7 +7,8 @@
 # gives one triple per element: OBJECT.ELEMENT.matrix.mtx.gz ... Read are Seurat objects of versions 3 to 5 (assay RNA, else
 # the default one, layer or slot "counts") and objects of SingleCellExperiment's kin, such as monocle's cell_data_set
 # (assay "counts"). Only the packages Matrix and methods are needed: slots are read as they are stored, so neither Seurat nor
-# monocle must be installed. Nothing in the object is run. Memory: the object itself, which R must hold, and a block of cells.
+# monocle must be installed. Lines of the cell table are put in the order of the counts, by name, and their totals compared
+# (nCount_*). Nothing in the object is run. Memory: the object itself, which R must hold, and a block of cells.
 
 suppressPackageStartupMessages({
   library(methods)
@@ -39,23 +40,29 @@ plain_frame <- function(x) {
   out
 }
 
+map_names <- function(map, layer) {
+  # Assay5 keeps names as rows of a logical map with a column per layer; NULL where there is none
+  names <- attr(map, "dimnames")
+  if (is.null(names)) return(NULL)
+  held <- matrix(as.logical(map), nrow = length(names[[1]]))
+  if (layer %in% names[[2]]) names[[1]][held[, match(layer, names[[2]])]] else names[[1]]
+}
+
 seurat_counts <- function(x) {
   assays <- field(x, "assays")
   if (is.null(assays) || is.null(field(x, "meta.data"))) return(NULL)
   name <- if ("RNA" %in% names(assays)) "RNA" else as.character(field(x, "active.assay"))
   assay <- assays[[name]]
   counts <- field(assay, "counts") # Assay of versions 3 and 4
-  cells <- rownames(field(x, "meta.data"))
   if (is.null(counts)) { # Assay5: layers without names, the names in two logical maps
     layers <- field(assay, "layers")
     found <- grep("^counts", names(layers), value = TRUE)
     if (length(found) != 1L) fail("assay ", name, ": expected one layer of counts, found ", paste(names(layers), collapse = ", "))
     counts <- layers[[found]]
-    genes <- rownames(field(assay, "features"))
-    if (is.null(genes)) genes <- dimnames(attr(field(assay, "features"), ".Data"))[[1]]
-    dimnames(counts) <- list(genes, cells)
+    dimnames(counts) <- list(map_names(field(assay, "features"), found), map_names(field(assay, "cells"), found))
   }
-  list(counts = counts, obs = field(x, "meta.data"), var = data.frame(row.names = rownames(counts)))
+  var <- data.frame(row.names = rownames(counts))
+  list(counts = counts, obs = field(x, "meta.data"), var = var, totals = paste0("nCount_", name))
 }
 
 experiment_counts <- function(x) {
@@ -63,7 +70,10 @@ experiment_counts <- function(x) {
   listed <- field(data, "listData")
   obs <- plain_frame(field(x, "colData"))
   if (is.null(listed) || is.null(obs)) return(NULL)
-  counts <- if (!is.null(listed[["counts"]])) listed[["counts"]] else listed[[1]]
+  counts <- listed[["counts"]]
+  if (is.null(counts)) {
+    fail("expected an assay \"counts\", found ", paste(names(listed), collapse = ", "), "; is it another object?")
+  }
   ranges <- field(x, "rowRanges")
   own <- field(x, "elementMetadata")
   if (is.null(own) || length(field(own, "listData")) == 0) {
@@ -79,8 +89,7 @@ experiment_counts <- function(x) {
   if (is.null(genes)) fail("the object has no names of genes")
   if (is.null(var) || nrow(var) != nrow(counts)) var <- data.frame(row.names = make.unique(genes))
   rownames(counts) <- genes
-  if (is.null(colnames(counts))) colnames(counts) <- rownames(obs)
-  list(counts = counts, obs = obs, var = var)
+  list(counts = counts, obs = obs, var = var, totals = "nCount_RNA")
 }
 
 write_csv <- function(frame, names, path) {
@@ -109,6 +118,33 @@ write_matrix <- function(counts, path) {
   }
 }
 
+same_cells <- function(counts, obs, totals, stem) {
+  # the cell table in the order of the counts: their names are compared, and totals where the table has them
+  cells <- colnames(counts)
+  if (ncol(counts) != nrow(obs)) {
+    fail(stem, ": expected a line of the cell table for each of ", ncol(counts), " cells, found ", nrow(obs))
+  }
+  named <- !is.null(cells) && .row_names_info(obs) > 0L # automatic row names are negative: the table has none
+  if (named) {
+    if (anyDuplicated(cells)) fail(stem, ": expected each cell once, found ", cells[anyDuplicated(cells)], " again")
+    odd <- setdiff(cells, rownames(obs))
+    if (length(odd)) fail(stem, ": expected the cells of the counts in the cell table, found no ", odd[1], " in it")
+    obs <- obs[cells, , drop = FALSE]
+  }
+  told <- suppressWarnings(as.numeric(as.character(obs[[totals]])))
+  total <- Matrix::colSums(counts)
+  # genes may have been left out after the totals were made; a sum above it, or other sums without names, cannot be
+  wrong <- which(if (named) total > told + 0.5 else abs(total - told) > 0.5)
+  if (length(wrong)) {
+    fail(stem, ": expected ", totals, " to be the sum of each cell, found ", told[wrong[1]], " for cell ", wrong[1],
+         ", whose sum is ", total[wrong[1]], " (", length(wrong), " cells); the table is of other cells or another assay")
+  }
+  less <- sum(total < told - 0.5, na.rm = TRUE)
+  if (less) message(stem, ": cells whose sum is below their ", totals, " (genes were left out since): ", less)
+  if (!named && !length(told)) message(stem, ": no cell names in both tables, no ", totals, ": their order was not verified")
+  obs
+}
+
 convert <- function(x, stem) {
   found <- seurat_counts(x)
   if (is.null(found)) found <- experiment_counts(x)
@@ -117,11 +153,10 @@ convert <- function(x, stem) {
     return(invisible())
   }
   if (is.null(found)) fail(stem, ": expected a Seurat object, a cell_data_set or a list of them, found ", class(x)[1])
-  if (ncol(found$counts) != nrow(found$obs)) {
-    fail(stem, ": expected a line of the cell table for each of ", ncol(found$counts), " cells, found ", nrow(found$obs))
-  }
+  obs <- same_cells(found$counts, found$obs, found$totals, stem)
+  cells <- if (is.null(colnames(found$counts))) rownames(obs) else colnames(found$counts)
   write_matrix(found$counts, paste0(stem, ".matrix.mtx.gz"))
-  write_csv(found$obs, colnames(found$counts), paste0(stem, ".obs.csv.gz"))
+  write_csv(obs, cells, paste0(stem, ".obs.csv.gz"))
   write_csv(found$var, rownames(found$counts), paste0(stem, ".var.csv.gz"))
   message(stem, ": ", nrow(found$counts), " genes x ", ncol(found$counts), " cells")
 }

@@ -15,8 +15,11 @@ UNITS = {"uM": 1.0, "µM": 1.0, "μM": 1.0, "nM": 1e-3, "mM": 1e3}  # in uM
 LONGEST = 500  # characters of a dose text
 
 
-def labels_and_doses(drug: Column, text: Column, name: str) -> tuple[np.ndarray, np.ndarray, int]:
-    """Labels (objects of str, '' where a cell cannot be used) and doses in uM (NaN), shape (m,), and how many are lost.
+def labels_and_doses(drug: Column, text: Column, name: str) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Labels (objects of str, '' where a cell cannot be used), doses in uM (NaN), shape (m,), and lines on what is odd.
+
+    Cells whose text names another drug than ``drug`` keep the latter (at dose 0 they are controls); a line says how
+    many they are.
 
     Raises
     ------
@@ -36,7 +39,23 @@ def labels_and_doses(drug: Column, text: Column, name: str) -> tuple[np.ndarray,
     labels = np.array([*(level.strip() for level in drug.levels), ""], dtype=object)[drug.codes]
     labels[dose == 0] = CONTROL
     labels[np.isnan(dose)] = ""
-    return labels, dose, int(np.isnan(dose).sum())
+    lost = int(np.isnan(dose).sum())
+    notes = [f"cells under several drugs or without a dose, left out: {lost:,}"] if lost else []
+    return labels, dose, notes + _differing(drug, text, [each[0][0] if len(each) == 1 else "" for each in told])
+
+
+def _differing(drug: Column, text: Column, told: list[str]) -> list[str]:
+    """A line on the cells whose dose text names (``told``, of each level, '' several) another drug than their label."""
+    code = {name: i for i, name in enumerate(dict.fromkeys([*told, *(level.strip() for level in drug.levels)]))}
+    label = np.array([*(code[level.strip()] for level in drug.levels), -1])[drug.codes]
+    named = np.array([*(code[name] if name else -1 for name in told), -1])[text.codes]
+    other = np.flatnonzero((label >= 0) & (named >= 0) & (label != named))
+    if not len(other):
+        return []
+    names = list(code)
+    first = f"{names[label[other[0]]]!r} and {names[named[other[0]]]!r}"
+    what = "cells whose drug is not the one in drugname_drugconc, kept under drug (at dose 0 as control)"
+    return [f"{what}: {len(other):,} (first: {first})"]
 
 
 def doses_of(text: str, name: str) -> list[tuple[str, float]]:

@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from embbench.core import UserError
 
 
@@ -102,6 +104,40 @@ def pattern(option: str, value: Any) -> re.Pattern[str]:
         return re.compile(text(option, value))
     except re.error as error:
         raise ValueError(f"{option} must be a regular expression, got {value!r} ({error})") from error
+
+
+def numbers(values: np.ndarray, column: str, name: str) -> np.ndarray:
+    """Numbers of a column of text, float64 of shape (m,); NaN where there is none ('').
+
+    Parameters
+    ----------
+    values : objects of str, shape (m,).
+    column : its name, for the message.
+    name : of the screen, for the message.
+
+    Raises
+    ------
+    UserError
+        One is no number, or an infinite one.
+
+    Examples
+    --------
+    >>> numbers(np.array(["14.1", "", "1e-2"], dtype=object), "dose_uM", "op3_counts").tolist()
+    [14.1, nan, 0.01]
+    """
+    listed = values.tolist()
+    found = {}
+    for level in dict.fromkeys(listed):
+        try:
+            found[level] = float(level) if level else np.nan
+        except ValueError:
+            found[level] = np.inf
+        if np.isinf(found[level]):
+            raise UserError(
+                f"{name}: expected a finite number in every line of {column}, found {level!r}; the file is not the "
+                "published one, or has changed: embbench data import reads it with columns of your choice"
+            )
+    return np.array([found[level] for level in listed], dtype=np.float64)
 
 
 def check_options(options: Mapping[str, Any]) -> None:

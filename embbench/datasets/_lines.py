@@ -29,7 +29,7 @@ def lines_of(file: IO[bytes], where: str) -> Pieces:
     Raises
     ------
     UserError
-        A line has other than three numbers, or the file breaks off.
+        A line has other than three finite numbers, or the file breaks off.
     """
     import pandas as pd
 
@@ -38,6 +38,12 @@ def lines_of(file: IO[bytes], where: str) -> Pieces:
         for frame in pd.read_csv(file, sep=r"\s+", header=None, dtype=kinds, chunksize=LINES, index_col=False):
             if frame.shape[1] != 3:
                 raise UserError(f"{where}: expected three numbers a line, found {frame.shape[1]} columns")
+            if not (finite := np.isfinite(frame[2].to_numpy())).all():
+                first = int(frame.index[np.flatnonzero(~finite)[0]]) + 1
+                raise UserError(
+                    f"{where}: expected three numbers a line, found no count in value {first:,} "
+                    f"({int((~finite).sum()):,} such lines); fetch or convert the file again"
+                )
             yield frame[0].to_numpy(), frame[1].to_numpy(), frame[2].to_numpy()
     except pd.errors.EmptyDataError as error:
         raise UserError(

@@ -13,10 +13,21 @@ from scipy import sparse
 
 from embbench.core import UserError
 from embbench.datasets._ahead import ahead
-from embbench.datasets._h5ad import Column
+from embbench.datasets._h5ad import Column, first_line
 from embbench.datasets._pieces import SAMPLES, starts
 
 MARKER = -2.0  # value of the first token of each cell, which is no gene
+
+
+@contextlib.contextmanager
+def reading(path: str, what: str) -> Iterator[None]:
+    """`UserError` that names the file in place of what pyarrow raises on a damaged one."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read {what} ({first_line(error)}); fetch it again") from error
 
 
 @contextlib.contextmanager
@@ -28,13 +39,10 @@ def opened(path: Path, columns: Sequence[str]) -> Iterator[Any]:
     UserError
         It cannot be read, or lacks one of them.
     """
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    try:
+    with reading(str(path), "as parquet"):
         file = pq.ParquetFile(path)
-    except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{path}: cannot be read as parquet ({error}); fetch it again") from error
     with file:
         if absent := [name for name in columns if name not in file.schema_arrow.names]:
             raise UserError(
@@ -44,24 +52,27 @@ def opened(path: Path, columns: Sequence[str]) -> Iterator[Any]:
         yield file
 
 
-def distinct(file: Any, columns: Sequence[str]) -> list[tuple[str, ...]]:
-    """The different rows of some columns, as text, sorted; read row group by row group."""
+def distinct(file: Any, path: str, columns: Sequence[str]) -> list[tuple[str, ...]]:
+    """The different rows of some columns, as text, sorted; `UserError`: a row group of ``path`` cannot be read."""
     found: set[tuple[str, ...]] = set()
     for i in range(file.metadata.num_row_groups):
-        table = file.read_row_group(i, columns=list(columns), use_threads=False)
-        rows = table.group_by(list(columns)).aggregate([]).to_pylist()
+        with reading(path, f"in row group {i}"):
+            table = file.read_row_group(i, columns=list(columns), use_threads=False)
+            rows = table.group_by(list(columns)).aggregate([]).to_pylist()
         found |= {tuple("" if row[name] is None else str(row[name]) for name in columns) for row in rows}
     return sorted(found)
 
 
-def text_column(file: Any, name: str) -> Column:
-    """A column of text of a parquet file."""
+def text_column(file: Any, path: str, name: str) -> Column:
+    """A column of text of a parquet file; `UserError`: it cannot be read."""
     import pyarrow as pa
 
-    found = pa.chunked_array(file.read(columns=[name]).column(0)).cast(pa.string()).combine_chunks().dictionary_encode()
-    found = found.combine_chunks() if isinstance(found, pa.ChunkedArray) else found
-    codes = found.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32)
-    return Column(name, codes, tuple(found.dictionary.to_pylist()))
+    with reading(path, f"in the column {name}"):
+        whole = pa.chunked_array(file.read(columns=[name]).column(0)).cast(pa.string())
+        found = whole.combine_chunks().dictionary_encode()
+        found = found.combine_chunks() if isinstance(found, pa.ChunkedArray) else found
+        codes = found.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32)
+        return Column(name, codes, tuple(found.dictionary.to_pylist()))
 
 
 @dataclass(frozen=True)
@@ -114,12 +125,8 @@ class Shard:
             start = stop
 
     def _group(self, i: int) -> sparse.csr_matrix:
-        import pyarrow as pa
-
-        try:
+        with reading(self.path, f"in row group {i}"):
             table = self.file.read_row_group(i, columns=["genes", "expressions"], use_threads=False)
-        except (pa.ArrowException, OSError) as error:
-            raise UserError(f"{self.path}: row group {i} cannot be read ({error}); fetch it again") from error
         ends, tokens = _lists(table.column("genes"))
         same, values = _lists(table.column("expressions"))
         if not np.array_equal(ends, same):

@@ -13,14 +13,14 @@ import h5py
 import numpy as np
 from scipy import sparse
 
+from embbench.cache.keys import code_of
 from embbench.cache.store import lock, replacing
 from embbench.core import UserError
 from embbench.datasets._lines import Pieces
 
 ROWS = 4096  # cells per scratch file: some 30 million values, 400 MB, at the depth of published screens
 GROW = 1 << 20  # values per chunk of the file that is written
-FORMAT = 1
-MARK = "embbench_source"  # attribute of a converted file: the digests of what it was made of
+MARK = "embbench_source"  # attribute of a converted file: what it was made of, and by which code
 TOTAL = "embbench_total"  # obs column of a converted file: the sum of each cell
 TRIPLE = np.dtype([("row", np.int32), ("column", np.int32), ("value", np.float32)])
 
@@ -48,25 +48,26 @@ class Counts:
         return len(self.obs["_index"]), len(self.var["_index"])
 
 
-def converted(target: Path, sources: Mapping[str, str], make: Callable[[], Counts]) -> Path:
+def converted(target: Path, sources: Mapping[str, str], make: Callable[[], Counts], reader: str) -> Path:
     """The `.h5ad` of some text files: written at the first call, found at the others.
 
     Values are dealt into one scratch file per block of cells beside ``target`` (12 bytes a value), then each block is
-    sorted and appended. The file is written under a temporary name and renamed; one that was made of other sources is
-    replaced.
+    sorted and appended. The file is written under a temporary name and renamed; one that was made of other sources,
+    or by other code, is replaced.
 
     Parameters
     ----------
     target : where it lies.
     sources : name -> sha256 of the files that it is made of.
     make : reads their tables.
+    reader : module of the reader that gives ``make``.
 
     Raises
     ------
     UserError
         The text is not as expected, or the folder cannot be written.
     """
-    mark = json.dumps({"format": FORMAT, "sources": dict(sources)}, sort_keys=True)
+    mark = json.dumps({"code": code_of(reader), "sources": dict(sources)}, sort_keys=True)
     with lock(target):
         if _mark(target) != mark:
             counts = make()

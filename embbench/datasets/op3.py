@@ -9,6 +9,7 @@ import numpy as np
 
 from embbench.core import PerturbationDataset
 from embbench.datasets._assembled import Assembled
+from embbench.datasets._given import numbers
 from embbench.datasets._h5ad import column, length
 from embbench.datasets._published import Opened, Published, part_of, screen_of
 from embbench.datasets._recipes import left_out
@@ -64,7 +65,7 @@ class Op3:
         labels = read("sm_name")
         out = left_out(self.screen.recipe, read, length(file, "obs"), notes)
         dose = column(file, "obs", "dose_uM", "dose_uM")
-        values = np.array([float(v) if v else np.nan for v in dose.text()]) if dose.values is None else dose.values
+        values = numbers(dose.text(), "dose_uM", self.published.name) if dose.values is None else dose.values
         changed = {
             "sm_name": np.where(out, "", labels).astype(object),
             "dose_uM": np.where(labels == "Dimethyl Sulfoxide", 0.0, values),

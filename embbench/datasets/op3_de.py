@@ -24,6 +24,11 @@ VALUES = {  # layer -> unit of the effects
 }
 CONTROL = "Dimethyl Sulfoxide"
 KEPT = ("split", "sm_lincs_id", "SMILES", "control")
+UNUSED = (  # rows that are no condition: what they are, column, its value
+    ("of the vehicle", "sm_name", CONTROL),
+    ("without sm_name", "sm_name", ""),
+    ("without cell_type", "cell_type", ""),
+)
 FILE = "file_split"  # covariate: train or test, by the file that a condition is in
 
 
@@ -33,7 +38,8 @@ class Op3De:
     limma works on log2 counts per million, so ``logFC`` is a log2 fold change (unit log2fc); the task's own target,
     ``sign_log10_pval`` clipped to -4 ... 4, is a score. Both were tested against the same vehicle wells (``controls:
     shared``). Labels are the sign of logFC where ``adj.P.Value`` is below ``alpha``; entries without a p value were not
-    tested. A gene that only one of the files has is left out and counted, as are rows of the vehicle.
+    tested. A gene that only one of the files has is left out and counted, as are rows of the vehicle and rows without a
+    compound or a cell type.
 
     Parameters
     ----------
@@ -103,10 +109,12 @@ class Op3De:
         tables = [self._table(stored, genes) for stored in names]
         whole = {key: np.concatenate([table[key] for table in tables]) for key in tables[0]}
         out = left_out(self.recipe, lambda key: whole[key], len(whole["sm_name"]), notes)
-        vehicle = whole["sm_name"] == CONTROL
-        if vehicle.any():
-            notes.append(f"rows of the vehicle, left out: {int(vehicle.sum())}")
-        keep = np.flatnonzero(~(out | vehicle | (whole["sm_name"] == "")))
+        for what, key, value in UNUSED:
+            lost = ~out & (whole[key] == value)
+            if lost.any():
+                notes.append(f"rows {what}, left out: {int(lost.sum()):,}")
+            out = out | lost
+        keep = np.flatnonzero(~out)
         whole = {key: values[keep] for key, values in whole.items()}
         self._check(whole)
         return curate(self._screen(whole, genes, notes), self.recipe)
@@ -119,7 +127,7 @@ class Op3De:
                 named.append(index_names(file, "var"))
         shared = set.intersection(*(set(each.tolist()) for each in named))
         kept = np.array([name for name in named[0].tolist() if name in shared], dtype=object)
-        lost = max(len(each) for each in named) - len(kept)
+        lost = len(set().union(*(each.tolist() for each in named))) - len(kept)
         if not len(kept) or len(set(kept.tolist())) < len(kept):
             raise UserError(
                 f"{self.published.name}: expected the same genes, each once, in all files, found {len(kept)}"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+import functools
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from embbench.datasets._published import Opened, Published, first_column, part_o
 from embbench.datasets._recipes import left_out
 from embbench.datasets._triplets import Counts, converted, repeats_of
 
+NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d*)?([eE][+-]?\d+)?")
 MATRIX, CELLS, GENES = ".matrix.mtx.gz", ".obs.csv.gz", ".var.csv.gz"
 
 
@@ -81,7 +84,8 @@ class RdsFolder:
                 stem = name.removesuffix(MATRIX)
                 own = {f"{stem}{kind}": sums[f"{stem}{kind}"] for kind in (MATRIX, CELLS, GENES)}
                 target = self.published.path(f"{stem}.converted.h5ad")
-                out[stem] = stack.enter_context(open_anndata(converted(target, own, lambda s=stem: self._counts(s))))  # type: ignore[misc]
+                converted(target, own, functools.partial(self._counts, stem), __name__)
+                out[stem] = stack.enter_context(open_anndata(target))
         return out
 
     def _counts(self, stem: str) -> Counts:
@@ -109,6 +113,8 @@ class RdsFolder:
         key = str(first_column(self.published.name, "perturbation labels", self.labels, column_names(file, "obs")))
         found = column(file, "obs", key, "perturbation labels")
         labels = self._named(self._spelled(found, stem, notes))
+        if lost := int(((labels == "") & (found.codes >= 0)).sum()):
+            notes.append(f"{stem}: {key} of separators only, read as missing: {lost:,} cells")
         controls = [level for level in found.levels if level in self.control]
         if len(controls) > 1:
             notes.append(f"{stem}: labels {', '.join(controls)} are all read as the control {self.control[0]}")
@@ -131,7 +137,7 @@ class RdsFolder:
         return part_of(self.published.name, file, self.options, stem, **changed)
 
     def _repaired(self, file: Any, stem: str, notes: list[str]) -> dict[str, np.ndarray]:
-        """The columns of contexts and batches that have typos, without them."""
+        """The columns of contexts and batches that have typos or numbers written otherwise, without them."""
         asked = {option: self.options.get(option) or () for option in ("context_keys", "batch_key")}
         named = {
             str(key)
@@ -142,30 +148,42 @@ class RdsFolder:
         out = {}
         for name in sorted(named & set(column_names(file, "obs"))):
             found = column(file, "obs", name, name)
-            if any(typo in level for level in found.levels for typo in self.typos):
-                out[name] = np.array([*self._spelled(found, stem, notes).levels, ""], dtype=object)[found.codes]
+            new = self._spelled(found, stem, notes, _number).levels
+            if new != tuple(found.levels):
+                out[name] = np.array([*new, ""], dtype=object)[found.codes]
         return out
 
-    def _spelled(self, found: Column, stem: str, notes: list[str]) -> Column:
-        """A column whose levels are without typos (levels may repeat then), each said and counted."""
+    def _spelled(
+        self, found: Column, stem: str, notes: list[str], change: Callable[[str], str] = lambda level: level
+    ) -> Column:
+        """A column whose levels are without typos, then changed (levels may repeat), each said and counted."""
         number, levels = np.bincount(found.codes[found.codes >= 0], minlength=len(found.levels)), []
         for level, cells in zip(found.levels, number.tolist(), strict=True):
             new = level
             for typo, right in self.typos.items():
                 new = new.replace(typo, right)
+            new = change(new)
             if new != level:
                 notes.append(f"{stem}: {found.name} {level!r} read as {new!r}: {cells:,} cells")
             levels.append(new)
         return Column(found.name, found.codes, tuple(levels))
 
     def _named(self, found: Column) -> np.ndarray:
-        """Labels, objects of str, shape (m,): sets joined by ``+``, every control by its first name."""
+        """Labels, objects of str, shape (m,): sets joined by ``+``, controls by their first name, '' without a name."""
         out = []
         for level in found.levels:
             parts = [part.strip() for part in level.split(self.separator)] if self.separator else [level.strip()]
             genes = {part for part in parts if part and part not in self.control}
-            out.append("+".join(sorted(genes)) or self.control[0])
+            out.append("+".join(sorted(genes)) or (self.control[0] if any(parts) else ""))
         return np.array([*out, ""], dtype=object)[found.codes]
+
+
+def _number(level: str) -> str:
+    """A number as every object has it (R writes 1e+05 of doubles, 100000 of integers); other text as it is."""
+    if NUMBER.fullmatch(level) is None or level.lstrip("-").isdecimal():
+        return level
+    value = float(level)
+    return str(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value) if np.isfinite(value) else level
 
 
 def _indexed(table: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

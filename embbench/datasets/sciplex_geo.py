@@ -11,11 +11,12 @@ import numpy as np
 
 from embbench.core import PerturbationDataset, UserError
 from embbench.datasets._assembled import Assembled
-from embbench.datasets._given import texts
+from embbench.datasets._given import numbers, texts
 from embbench.datasets._h5ad import column, column_names
 from embbench.datasets._lines import Pieces, lines_of, open_text, read_table
 from embbench.datasets._open import open_anndata
 from embbench.datasets._published import Opened, Published, part_of, screen_of
+from embbench.datasets._recipes import left_out
 from embbench.datasets._triplets import TOTAL, Counts, converted, repeats_of
 
 KINDS = {"matrix": "UMI.count.matrix", "cells": "pData", "genes": "gene.annotations"}  # what their names contain
@@ -32,7 +33,7 @@ KEPT = (
     "n.umi",
 )
 NEEDED = ("cell_type", "product_name", "dose")
-AGREE = 0.9  # correlation of log totals with the published ones, below which lines and cells do not belong together
+AGREE = 0.999  # share of cells whose total is the published one, below which table and matrix do not belong together
 CONVERTED = "converted.h5ad"
 
 
@@ -91,7 +92,7 @@ class SciplexGeo:
 
     def _open(self, stack: contextlib.ExitStack) -> Opened:
         target = self.published.path(CONVERTED)
-        converted(target, self.published.digests(), self._counts)
+        converted(target, self.published.digests(), self._counts, __name__)
         return {CONVERTED: stack.enter_context(open_anndata(target))}
 
     def _counts(self) -> Counts:
@@ -129,9 +130,14 @@ class SciplexGeo:
             notes.append(f"lines that repeat a gene and cell, summed: {again:,}")
         labels = column(file, "obs", "product_name", "product_name").text()
         product = np.array([self.rename.get(label, label) for label in labels], dtype=object)
-        dose = _numbers(column(file, "obs", "dose", "dose").text(), self.published.name)
+        dose = numbers(column(file, "obs", "dose", "dose").text(), "dose", self.published.name)
         dose = np.where(np.isin(product, ["Vehicle"]), 0.0, dose)
         notes.extend(self._totals(file))
+
+        def read(name: str) -> np.ndarray:
+            return product if name == "product_name" else column(file, "obs", name, name).text()
+
+        product[left_out(self.screen.recipe, read, len(product), notes)] = ""
         part = part_of(self.published.name, file, self.options, "", product_name=product, dose=dose)
         return Assembled([part], self.published.name, notes)
 
@@ -139,32 +145,19 @@ class SciplexGeo:
         """Compare the sum of each cell with the published one: a shifted table would give every cell another label."""
         if "n.umi" not in column_names(file, "obs"):
             return ["the cell table has no n.umi: that its lines are those of the matrix was not verified"]
-        told = _numbers(column(file, "obs", "n.umi", "n.umi").text(), self.published.name)
+        told = numbers(column(file, "obs", "n.umi", "n.umi").text(), "n.umi", self.published.name)
         found = np.asarray(column(file, "obs", TOTAL, TOTAL).values, dtype=np.float64)
-        both = np.isfinite(told) & (told > 0) & (found > 0)
-        same = float((told[both] == found[both]).mean()) if both.any() else 0.0
-        a, b = np.log(told[both]), np.log(found[both])
-        alike = both.sum() > 2 and a.std() > 0 and b.std() > 0 and float(np.corrcoef(a, b)[0, 1]) >= AGREE
-        if same < AGREE and not alike:
+        given = np.isfinite(told)
+        other = np.flatnonzero(given & (told != found))
+        same = 1.0 - len(other) / max(int(given.sum()), 1)
+        if not given.any() or same < AGREE:
+            first = f"; the first other is cell {other[0] + 1:,}: n.umi {told[other[0]]:g}, total {found[other[0]]:g}"
             raise UserError(
-                f"{self.published.name}: expected the totals of the cells to be the published n.umi, found {same:.0%} "
-                f"of {int(both.sum()):,} equal, the others unrelated; the table is of another matrix: fetch both again"
+                f"{self.published.name}: expected the totals of the cells to be the published n.umi, found {same:.1%} "
+                f"of {int(given.sum()):,} equal{first if len(other) else ''}; the table is of another matrix: fetch "
+                "both again"
             )
-        return [f"totals of the cells equal to the published n.umi: {same:.1%}"]
-
-
-def _numbers(texts: np.ndarray, name: str) -> np.ndarray:
-    """Numbers of shape (m,), NaN where a cell has none; `UserError` for other text."""
-    levels, codes = np.unique(texts.astype(str), return_inverse=True)
-    values = np.full(len(levels), np.nan)
-    for i, level in enumerate(levels.tolist()):
-        try:
-            values[i] = float(level) if level else np.nan
-        except ValueError:
-            raise UserError(
-                f"{name}: expected a number of every cell, found {level!r}; fetch the files again"
-            ) from None
-    return values[codes.ravel()]
+        return [f"totals of the cells equal to the published n.umi: {same:.1%}, not equal: {len(other):,}"]
 
 
 def _numbered(size: int) -> np.ndarray:

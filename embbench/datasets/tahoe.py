@@ -76,9 +76,8 @@ class Tahoe:
     def _part(self, stored: str, file: Any, notes: list[str]) -> Part:
         cells, tag = length(file, "obs"), stored.partition("_")[0]
         drug, text = (column(file, "obs", key, key) for key in ("drug", "drugname_drugconc"))
-        labels, dose, lost = labels_and_doses(drug, text, self.published.name)
-        if lost:
-            notes.append(f"{tag}: cells under several drugs or without a dose, left out: {lost:,}")
+        labels, dose, odd = labels_and_doses(drug, text, self.published.name)
+        notes.extend(f"{tag}: {line}" for line in odd)
         keep = np.ones(cells, dtype=bool)
         if self.quality == "full":
             found = column(file, "obs", "pass_filter", "pass_filter")

@@ -38,6 +38,11 @@ class TahoeParquet:
     recipe : ``embbench`` (every condition and gene), or one of ``recipes``.
     options : of the import, see `embbench.datasets._published.Screen`.
 
+    Raises
+    ------
+    UserError
+        ``layer`` or ``gene_key`` is among the options: shards have neither layers nor a choice of gene names.
+
     References
     ----------
     Zhang et al. (2025), Tahoe-100M, doi 10.1101/2025.02.20.639398.
@@ -52,6 +57,11 @@ class TahoeParquet:
         recipe: str = "embbench",
         **options: Any,
     ) -> None:
+        if given := [key for key in ("layer", "gene_key") if options.get(key) is not None]:
+            raise UserError(
+                f"{name}: {given[0]} is no option of parquet shards, found {options[given[0]]!r}; values are those of "
+                "expressions, genes those of ensembl_id: leave it out"
+            )
         only = str(only)  # a spec's only=0 is a number
         listed = Published.of(name, chosen_shards(files, only), root)
         self.published = Published(listed.name, listed.files, listed.folder, only)
@@ -82,14 +92,21 @@ class TahoeParquet:
         found = [name for last in wanted for name in self.published.stored if name.endswith(last)]
         if not found:
             raise UserError(f"{self.published.name}: expected {' or '.join(wanted)} among its files, found none")
-        with opened(self.published.path(found[0]), columns) as file:
-            return distinct(file, columns)
+        path = self.published.path(found[0])
+        with opened(path, columns) as file:
+            return distinct(file, str(path), columns)
 
     def _genes(self) -> tuple[np.ndarray, np.ndarray]:
         """Ensembl ids, shape (g,), in the order of their tokens, and the column of each token, -1 where it has none."""
-        rows = sorted((int(token), name) for token, name in self._rows((GENES,), ("token_id", "ensembl_id")))
+        told = self._rows((GENES,), ("token_id", "ensembl_id"))
+        if odd := [row for row in told if not re.fullmatch(r"[0-9]{1,9}", row[0]) or not row[1]]:
+            raise UserError(
+                f"{self.published.name}: {GENES}: expected a whole token_id and an ensembl_id in every line, found "
+                f"{odd[0][0]!r} and {odd[0][1]!r} (in all {len(odd):,} such lines, '' for none); fetch it again"
+            )
+        rows = sorted((int(token), name) for token, name in told)
         tokens = np.array([token for token, _ in rows], dtype=np.int64)
-        if not len(tokens) or len(np.unique(tokens)) < len(tokens) or tokens[0] < 0:
+        if not len(tokens) or len(np.unique(tokens)) < len(tokens):
             raise UserError(f"{self.published.name}: {GENES}: expected one token_id for each gene, found others")
         places = np.full(int(tokens[-1]) + 1, -1, dtype=np.int64)
         places[tokens] = np.arange(len(tokens))
@@ -106,20 +123,20 @@ class TahoeParquet:
     def _part(
         self, name: str, file: Any, genes: np.ndarray, places: np.ndarray, wells: Mapping[str, str], notes: list[str]
     ) -> Part:
-        matrix = Shard(file, str(self.published.path(name)), places, len(genes))
+        path = str(self.published.path(name))
+        matrix = Shard(file, path, places, len(genes))
 
         @functools.lru_cache(maxsize=8)
         def text(column: str) -> Column:
-            return text_column(file, column)
+            return text_column(file, path, column)
 
         sample, cells = text("sample"), matrix.shape[0]
         texts = sorted({wells.get(level, "") for level in sample.levels} - {""})
         code = np.array([texts.index(wells[level]) if level in wells else -1 for level in sample.levels] + [-1])
         doses = Column("drugname_drugconc", code[sample.codes], tuple(texts))
-        labels, dose, lost = labels_and_doses(text("drug"), doses, self.published.name)
+        labels, dose, odd = labels_and_doses(text("drug"), doses, self.published.name)
         tag = name.rpartition("/")[2].removesuffix(".parquet")
-        if lost:
-            notes.append(f"{tag}: cells of wells without one drug and dose, left out: {lost:,}")
+        notes.extend(f"{tag}: {line}" for line in odd)
 
         def read(column: str) -> np.ndarray:
             return labels if column == "drug" else text(column).text()
