@@ -14,6 +14,7 @@ import numpy as np
 
 from embbench.cache import datafiles
 from embbench.checks._toy import KNOWN, MEASURED
+from embbench.core import PerturbationDataset
 from embbench.genes import harmonise
 from embbench.registry import Entry, default
 
@@ -101,3 +102,15 @@ def write(folder: Path, files: Files) -> None:
     for name, data in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(data)
+
+
+def made(name: str, folder: Path, files: Files, **how: Any) -> Any:
+    """The reader of an entry on files that were placed by hand."""
+    entry = default().get("datasets", name)
+    write(folder, dict(files))
+    return entry.make(root=str(folder), files=bare(entry), **how)
+
+
+def report(data: PerturbationDataset) -> str:
+    """What the import says of a screen."""
+    return "\n".join(data.meta["import_report"])

@@ -6,14 +6,13 @@ import gzip
 import io
 import shutil
 import subprocess
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import anndata
 import numpy as np
 import pytest
-from _published import GENES, bare, gzipped, write
+from _published import GENES, bare, gzipped, made, report
 from scipy import io as sio
 from tiny import op3, rds_folder, sciplex_geo, tahoe
 
@@ -30,17 +29,6 @@ PLAIN = {"controls": "shared", "etest": False}
 @pytest.fixture(autouse=True)
 def _home(fresh_home: Path) -> None:
     """Imports of their own for each test."""
-
-
-def made(name: str, folder: Path, files: Mapping[str, bytes], **how: Any) -> Any:
-    """The reader of an entry on files that were placed by hand."""
-    entry = default().get("datasets", name)
-    write(folder, dict(files))
-    return entry.make(root=str(folder), files=bare(entry), **how)
-
-
-def report(data: PerturbationDataset) -> str:
-    return "\n".join(data.meta["import_report"])
 
 
 def by_hand(counts: np.ndarray, pert: np.ndarray, control: np.ndarray, batch: np.ndarray) -> np.ndarray:

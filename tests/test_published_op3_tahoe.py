@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,10 @@ import anndata
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from _published import GENES, bare, write
+from _published import GENES, made
 from tiny import op3, tahoe
 
 from embbench.core import PerturbationDataset, UserError
-from embbench.registry import default
 
 PLAIN = {"controls": "shared", "etest": False}
 SHARD = "data/train-00000-of-03388.parquet"
@@ -25,13 +24,6 @@ TOKENS = "metadata/gene_metadata.parquet"
 @pytest.fixture(autouse=True)
 def _home(fresh_home: Path) -> None:
     """Imports of their own for each test."""
-
-
-def made(name: str, folder: Path, files: Mapping[str, bytes], **how: Any) -> Any:
-    """The reader of an entry on files that were placed by hand."""
-    entry = default().get("datasets", name)
-    write(folder, dict(files))
-    return entry.make(root=str(folder), files=bare(entry), **how)
 
 
 def edited(data: bytes, folder: Path, change: Callable[[anndata.AnnData], anndata.AnnData | None]) -> bytes:

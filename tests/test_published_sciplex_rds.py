@@ -6,18 +6,16 @@ import gzip
 import io
 import shutil
 import subprocess
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from _published import GENES, bare, cells, gzipped, write
+from _published import GENES, cells, gzipped, made, report
 from tiny import rds_folder, sciplex_geo
 
-from embbench.core import PerturbationDataset, UserError
+from embbench.core import UserError
 from embbench.datasets._lines import lines_of
-from embbench.registry import default
 
 PLAIN = {"controls": "shared", "etest": False}
 
@@ -25,17 +23,6 @@ PLAIN = {"controls": "shared", "etest": False}
 @pytest.fixture(autouse=True)
 def _home(fresh_home: Path) -> None:
     """Imports of their own for each test."""
-
-
-def made(name: str, folder: Path, files: Mapping[str, bytes], **how: Any) -> Any:
-    """The reader of an entry on files that were placed by hand."""
-    entry = default().get("datasets", name)
-    write(folder, dict(files))
-    return entry.make(root=str(folder), files=bare(entry), **how)
-
-
-def report(data: PerturbationDataset) -> str:
-    return "\n".join(data.meta["import_report"])
 
 
 def test_sciplex_table_shifted_in_part_is_refused(tmp_path: Path) -> None:
